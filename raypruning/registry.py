@@ -1,0 +1,114 @@
+"""Names to objects. Names are listed without importing anything; an object is imported when it is asked for.
+
+There are four registries, `methods`, `models`, `datasets` and `tasks`, and one door to each: an entry point of the
+group `raypruning.<registry>` in an installed package (the built-ins are entry points of this one), or the decorator
+`register` in a module that a sweep names under `plugins`.
+
+A name that ends in "/" is a family: `noise/uniform/` answers for `noise/uniform/0.1` and is given the rest, "0.1".
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
+
+from raypruning.errors import SpecError, UnknownNameError
+
+
+class Found(NamedTuple):
+    """An object and, for a family, what followed the family's name ("" otherwise)."""
+
+    value: Any
+    argument: str
+
+
+class Registry:
+    """One kind of thing by name. Reading it has no effect but the import of what was asked for."""
+
+    def __init__(self, kind: str, *, known: Iterable[EntryPoint] | None = None) -> None:
+        self.kind = kind
+        self._known = known
+        self._registered: dict[str, Any] = {}
+
+    @functools.cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        points: dict[str, EntryPoint] = {}
+        for point in self._known if self._known is not None else entry_points(group=f"raypruning.{self.kind}s"):
+            other = points.get(point.name)
+            # One package seen twice (an editable install beside a built one) says the same thing twice.
+            if other is not None and other.value != point.value:
+                raise SpecError(f"two packages offer the {self.kind} {point.name!r}: {other.value} and {point.value}")
+            points[point.name] = point
+        return points
+
+    def names(self) -> list[str]:
+        """All names, sorted, families with their trailing "/". Imports nothing."""
+        return sorted({*self._points, *self._registered})
+
+    def get(self, name: str) -> Found:
+        """The object that `name` stands for, imported now if need be.
+
+        Raises:
+            UnknownNameError: no such name; the message suggests near ones.
+            SpecError: the name exists and its module cannot be imported; the message says why.
+        """
+        key = name if name in self._points or name in self._registered else self._family_of(name)
+        if key is None:
+            raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
+        argument = name.removeprefix(key) if key.endswith("/") else ""
+        if key in self._registered:
+            return Found(self._registered[key], argument)
+        try:
+            return Found(self._points[key].load(), argument)
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._points or name in self._registered or self._family_of(name) is not None
+
+    def register(self, name: str) -> Callable[[Any], Any]:
+        """Decorator: put an object under `name`. A name that is taken raises SpecError, naming both owners."""
+
+        def decorate(value: Any) -> Any:
+            owner = f"{getattr(value, '__module__', '?')}:{getattr(value, '__qualname__', value)}"
+            taken = self._registered.get(name)
+            if name in self._points and self._points[name].value != owner:
+                raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {self._points[name].value} is")
+            if taken is not None and taken is not value:
+                raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {taken.__module__}:{taken.__qualname__} is")
+            self._registered[name] = value
+            return value
+
+        return decorate
+
+    def _family_of(self, name: str) -> str | None:
+        families = [key for key in {*self._points, *self._registered} if key.endswith("/") and name.startswith(key)]
+        longest = max(families, key=len, default=None)
+        return longest if longest != name else None
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that does not exist: near names if there are any, all of them otherwise."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    return f"no {kind} is called {name!r}: {hint}"
+
+
+methods = Registry("method")
+models = Registry("model")
+datasets = Registry("dataset")
+tasks = Registry("task")
+
+
+def import_plugins(modules: Iterable[str]) -> None:
+    """Import the modules a sweep names under `plugins`, so that their decorators run. Idempotent."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise SpecError(f"plugins: the module {module!r} cannot be imported: {error}") from error
