@@ -1,14 +1,14 @@
 """Every error that raypruning raises on purpose, with the exit code a command ends with.
 
-    RaypruningError            1
-    |- SpecError               2   a wrong value in a sweep, a flag or a file
-    |- UnknownNameError        2   a name no registry holds
-    |- DataError               2   a dataset that is missing, half there, or not what it says
-    |- ResourceError           2   no GPU where one was asked for, storage that cannot be written
-    |- MethodError             1   a method that cannot give the masks asked of it
-    |- TrainingError           1   a training that cannot go on, such as a loss that is NaN
-    |- OutOfMemoryError        1   a device without memory for a probe; tried again
-    `- StoreError              1   a stored thing that is damaged; tried again
+RaypruningError            1
+|- SpecError               2   a wrong value in a sweep, a flag or a file
+|- UnknownNameError        2   a name no registry holds
+|- DataError               2   a dataset that is missing, half there, or not what it says
+|- ResourceError           2   no GPU where one was asked for, storage that cannot be written
+|- MethodError             1   a method that cannot give the masks asked of it
+|- TrainingError           1   a training that cannot go on, such as a loss that is NaN
+|- OutOfMemoryError        1   a device without memory for a probe; tried again
+`- StoreError              1   a stored thing that is damaged; tried again
 """
 
 from __future__ import annotations

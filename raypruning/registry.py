@@ -65,7 +65,9 @@ class Registry:
         try:
             return Found(self._points[key].load(), argument)
         except (ImportError, AttributeError) as error:
-            raise SpecError(f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {error}") from error
+            raise SpecError(
+                f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {error}"
+            ) from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._points or name in self._registered or self._family_of(name) is not None
@@ -79,7 +81,9 @@ class Registry:
             if name in self._points and self._points[name].value != owner:
                 raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {self._points[name].value} is")
             if taken is not None and taken is not value:
-                raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {taken.__module__}:{taken.__qualname__} is")
+                raise SpecError(
+                    f"{owner} cannot be the {self.kind} {name!r}: {taken.__module__}:{taken.__qualname__} is"
+                )
             self._registered[name] = value
             return value
 
