@@ -13,6 +13,9 @@ RaypruningError            1
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class RaypruningError(Exception):
     """Parent of all errors below: catch it to catch whatever a user or the world did wrong.
@@ -66,3 +69,11 @@ class StoreError(RaypruningError):
     """A stored file is damaged, or the storage stopped answering."""
 
     is_retriable = True
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that does not exist: near names if there are any, all of them otherwise."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    return f"no {kind} is called {name!r}: {hint}"

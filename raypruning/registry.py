@@ -9,14 +9,13 @@ A name that ends in "/" is a family: `noise/uniform/` answers for `noise/uniform
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
-from raypruning.errors import SpecError, UnknownNameError
+from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 
 
 class Found(NamedTuple):
@@ -93,14 +92,6 @@ class Registry:
         families = [key for key in {*self._points, *self._registered} if key.endswith("/") and name.startswith(key)]
         longest = max(families, key=len, default=None)
         return longest if longest != name else None
-
-
-def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that does not exist: near names if there are any, all of them otherwise."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-    return f"no {kind} is called {name!r}: {hint}"
 
 
 methods = Registry("method")

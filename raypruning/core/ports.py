@@ -66,6 +66,7 @@ class ProbeJob(Record):
     Attributes:
         tasks: those to be measured that the store lacks.
         data_dir: where datasets are looked for; no part of any identity.
+        save_seconds: how often a long training is saved, at the end of an epoch.
     """
 
     probe: Probe
@@ -75,6 +76,7 @@ class ProbeJob(Record):
     download: bool = False
     plugins: tuple[str, ...] = ()
     device: str = "cpu"
+    save_seconds: float = 30.0
 
 
 class ProbeOutcome(Record):

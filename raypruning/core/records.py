@@ -38,7 +38,7 @@ class Recipe(Record):
             linear warm-up from 0 over `warmup_epochs`.
         retrain_schedule: `scaled` runs the whole schedule, compressed into the budget (learning-rate rewinding; the
             paper's when the budget equals `epochs`); `tail` runs the last `budget` epochs of it (Renda et al. 2020);
-            `constant` stays at the schedule's last non-zero rate (fine-tuning).
+            `constant` stays at the rate with which the dense training began its last epoch (fine-tuning).
         l1_penalty, l2_penalty: added to the loss as penalty * sum |w| or penalty * sum w^2 over the weights of prunable
             layers. `weight_decay` is the optimiser's, on all parameters.
         augmentation: `default` is the dataset's own.

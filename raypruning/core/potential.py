@@ -1,0 +1,104 @@
+"""Which errors are within a threshold, and the potential that follows from them. Counts are compared as integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from raypruning.core.records import Curve, Evaluation, Potential, PotentialStatus, ProbeResult, SearchSpec
+from raypruning.core.search.brackets import bracket, is_monotone, is_narrow
+
+
+class Threshold(NamedTuple):
+    """One question: on this task, with this much loss allowed."""
+
+    task: str
+    delta: float
+
+
+def num_lost_allowed(delta: float, num_examples: int) -> int:
+    """floor(delta * n), delta taken as the decimal it is written as: 0.29 of 100 images is 29, not 28."""
+    return math.floor(Decimal(repr(delta)) * num_examples)
+
+
+def is_within(pruned: Evaluation, dense: Evaluation, *, delta: float) -> bool:
+    """Whether the error is at most the parent's plus delta, on the same images."""
+    if pruned.num_wrong is not None and dense.num_wrong is not None:
+        return pruned.num_wrong - dense.num_wrong <= num_lost_allowed(delta, pruned.num_examples)
+    return Decimal(repr(pruned.error)) - Decimal(repr(dense.error)) <= Decimal(repr(delta))
+
+
+def outcomes_by_ratio(results: Sequence[ProbeResult], dense: ProbeResult, threshold: Threshold) -> dict[float, bool]:
+    """Asked ratio -> whether it is within the threshold, for the probes that were measured."""
+    reference = dense.evaluations[threshold.task]
+    return {
+        result.probe.ratio: is_within(result.evaluations[threshold.task], reference, delta=threshold.delta)
+        for result in results
+        if result.is_done
+    }
+
+
+def potential(
+    curve: Curve,
+    threshold: Threshold,
+    *,
+    results: Sequence[ProbeResult],
+    dense: ProbeResult | None,
+    search: SearchSpec,
+    num_examples: int,
+) -> Potential:
+    """The largest reached ratio within the threshold over the measured probes of one curve.
+
+    Args:
+        results: of this curve's probes, done or failed, in any order.
+        dense: the parent's result; None or failed when there is none, which leaves everything open.
+
+    Returns: a potential without interval. Its ratio is always one that was measured; 0 is the dense network.
+
+    Source: Lost in Pruning, section 3, with the maximum over measured ratios as its code has it.
+    """
+    allowed = num_lost_allowed(threshold.delta, num_examples)
+    common = {"curve": curve, "task": threshold.task, "delta": threshold.delta}
+    if dense is None or not dense.is_done:
+        return Potential(**common, status="open", ratio=None, num_examples=num_examples, num_lost_allowed=allowed)
+    outcomes = outcomes_by_ratio(results, dense, threshold)
+    done = sorted((r for r in results if r.is_done), key=lambda r: (r.ratio_reached, r.probe.ratio))
+    passing = [r for r in done if outcomes[r.probe.ratio]]
+    best = passing[-1] if passing else dense
+    failing = [r.ratio_reached for r in done if not outcomes[r.probe.ratio]]
+    ratio = best.ratio_reached if passing else 0.0
+    first_failing = min(failing, default=math.inf)
+    return Potential(
+        **common,
+        status=_status(outcomes, search=search),
+        ratio=ratio,
+        ratio_first=max((r.ratio_reached for r in passing if r.ratio_reached < first_failing), default=0.0),
+        next_ratio=min((r for r in failing if r > ratio), default=None),
+        dense_error=dense.evaluations[threshold.task].error,
+        error=best.evaluations[threshold.task].error,
+        num_examples=num_examples,
+        num_lost_allowed=allowed,
+        training=best.probe.training.id,
+    )
+
+
+def _status(outcomes: Mapping[float, bool], *, search: SearchSpec) -> PotentialStatus:
+    """How far the search got on the axis of asked ratios."""
+    top = max(search.ratios) if search.strategy == "grid" and search.ratios else search.high
+    around = bracket(outcomes, top=top)
+    if around.low >= top:
+        return "at_top" if is_monotone(outcomes) else "not_monotone"
+    # A grid's resolution is its own: between two neighbours there is nothing to ask.
+    is_decided = around.is_high_measured and (
+        search.strategy == "grid"
+        or around.high <= search.low
+        or (
+            is_narrow(around._replace(low=max(around.low, search.low)), resolution=search.resolution)
+            and (around.low > 0.0 or search.low == 0.0)
+        )
+    )
+    if not is_decided:
+        return "open"
+    return "closed" if is_monotone(outcomes) else "not_monotone"

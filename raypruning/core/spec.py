@@ -1,0 +1,175 @@
+"""From what a person wrote (TOML, flags) to a SweepSpec, or to one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from raypruning.core.records import Record, SweepSpec
+from raypruning.core.search.strategy import STRATEGY_NAMES
+from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
+
+Raw = dict[str, Any]
+
+
+def parse_toml(text: str, *, source: str) -> Raw:
+    """The tables of a TOML text. Raises SpecError with the line for bad syntax and for a key used twice."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{source}: not valid TOML: {error}") from error
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Raw:
+    """`base` with `changes` laid over it, table by table; a list replaces a list."""
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def with_settings(raw: Mapping[str, Any], settings: Iterable[str]) -> Raw:
+    """`raw` with `key=value` settings laid over it, such as `search.high=0.95` or `recipe.epochs=20`.
+
+    A value is read as TOML (numbers, true, lists); what is not valid TOML is taken as a string.
+    """
+    result = dict(raw)
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise SpecError(f"--set {setting}: must look like key=value, such as search.high=0.95")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        result = merged(result, value)
+    return result
+
+
+def build_spec(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
+    """A validated spec.
+
+    Args:
+        raw: of a sweep's TOML with flags laid over it. Short forms are allowed: a model, dataset or method by its name
+            alone, `dataset` in place of `data.name`, and `recipe.base` for a named recipe to start from.
+        source: where it came from, for messages.
+        recipes: named recipes.
+
+    Raises: SpecError, one line with the field, what is allowed and what to write.
+    """
+    normal = _normalised(raw, source=source, recipes=recipes)
+    try:
+        spec = SweepSpec.model_validate(normal)
+    except ValidationError as error:
+        raise SpecError(f"{source}: {_explain(error)}") from None
+    _check(spec, source=source)
+    return spec
+
+
+def to_toml(spec: SweepSpec) -> str:
+    """A TOML text that gives the same spec again. Fields that are None are left out, since TOML has no null."""
+    tables = spec.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
+    for key, table in tables.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def _normalised(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> Raw:
+    result = copy.deepcopy(dict(raw))
+    if isinstance(result.get("model"), str):
+        result["model"] = {"name": result["model"]}
+    if "dataset" in result:
+        result["data"] = merged(result.get("data", {}), {"name": result.pop("dataset")})
+    if isinstance(result.get("methods"), list):
+        result["methods"] = [{"name": method} if isinstance(method, str) else method for method in result["methods"]]
+    recipe = result.get("recipe")
+    if isinstance(recipe, str):
+        recipe = {"base": recipe}
+    if isinstance(recipe, Mapping):
+        recipe = dict(recipe)
+        base = recipe.pop("base", None)
+        if base is not None and base not in recipes:
+            raise UnknownNameError(f"{source}: {unknown_name_message('recipe', str(base), recipes)}")
+        result["recipe"] = merged(recipes[base], recipe) if base is not None else recipe
+    return result
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a validation in one line; how many more there are."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    field = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        return f"unknown field {field!r}: {hint}{more}"
+    if problem["type"] == "missing":
+        return f"{field} is missing{more}"
+    if path[0] == "deltas":
+        return (
+            f"delta must be in (0, 1), got {problem['input']!r}; "
+            f"it is a fraction: write 0.005 for half a percentage point{more}"
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{field}: {message}, got {problem['input']!r}{more}"
+
+
+def _fields_at(path: Sequence[str]) -> list[str]:
+    """The fields of the record that a path of field names leads to."""
+    record: Any = SweepSpec
+    for part in path:
+        field = record.model_fields.get(part) if isinstance(record, type) and issubclass(record, Record) else None
+        if field is not None:
+            arguments = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            record = next((a for a in arguments if isinstance(a, type) and issubclass(a, Record)), None)
+    return sorted(record.model_fields) if record is not None and issubclass(record, Record) else []
+
+
+def _check(spec: SweepSpec, *, source: str) -> None:
+    """What one field's type cannot say."""
+
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise SpecError(f"{source}: {message}")
+
+    for field in ("methods", "tasks", "deltas", "seeds", "budgets"):
+        values = getattr(spec, field)
+        names = [value.name if hasattr(value, "name") else value for value in values]
+        require(len(values) > 0, f"{field} must hold at least one value")
+        require(len(set(names)) == len(names), f"{field} holds a value twice: {', '.join(map(str, names))}")
+    search = spec.search
+    if search.strategy not in STRATEGY_NAMES:
+        raise UnknownNameError(f"{source}: {unknown_name_message('search strategy', search.strategy, STRATEGY_NAMES)}")
+    require(search.low < search.high, f"search.low must be below search.high, got {search.low} and {search.high}")
+    require(search.resolution >= 0.001, f"search.resolution must be at least 0.001, got {search.resolution}")
+    gpus = spec.resources.gpus_per_probe
+    require(gpus <= 1 or gpus == int(gpus), f"resources.gpus_per_probe above 1 must be whole, got {gpus}")
+    require("dense" not in [m.name for m in spec.methods], "methods: 'dense' is the name of the parent's own curve")
+    epochs = spec.recipe.epochs
+    late = [milestone for milestone in spec.recipe.milestones if milestone >= epochs]
+    require(not late, f"recipe.milestones must lie before the last of {epochs} epochs, got {late}")
+    require(spec.recipe.warmup_epochs < epochs, f"recipe.warmup_epochs must be fewer than the {epochs} epochs")

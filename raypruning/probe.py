@@ -1,0 +1,313 @@
+"""One probe in one process: train or retrain what is not stored yet, measure what is not measured yet. Knows no Ray."""
+
+# C channels, H W height and width
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from raypruning import registry
+from raypruning.core.identity import derive_seed
+from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
+from raypruning.core.records import (
+    Checkpoint,
+    DataChoice,
+    Evaluation,
+    Failure,
+    Provenance,
+    Task,
+    Training,
+    TrainingResult,
+)
+from raypruning.datasets.base import Dataset
+from raypruning.datasets.resolve import open_dataset
+from raypruning.errors import DataError, OutOfMemoryError, RaypruningError, ResourceError, StoreError, TrainingError
+from raypruning.methods.prune import apply_masks, make_masks, resolve_method
+from raypruning.models.layers import count_macs, layer_positions, prunable_layers
+from raypruning.models.resolve import build_model
+from raypruning.tasks.task import resolve_task
+from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
+from raypruning.training.images import Images, open_images
+from raypruning.training.loop import ResumeState, Setting, train
+
+# Inputs of tasks that a worker keeps between probes. Four noise levels on CIFAR-10 are 0.5 GB.
+MAX_KEPT_BYTES = 1 << 30
+
+
+class Bench:
+    """What a worker keeps from one probe to the next: the data, on its device. Nothing of it changes a result."""
+
+    def __init__(self, device: str) -> None:
+        self.device = _device(device)
+        self._datasets: dict[str, Dataset] = {}
+        self._images: dict[tuple[str, str], Images] = {}
+        self._task_images: dict[str, TaskImages] = {}
+
+    def dataset(self, job: ProbeJob) -> Dataset:
+        """The job's dataset, opened once. Raises DataError, also when the images are not those the job was made for."""
+        choice = job.probe.training.data
+        key = choice.model_dump_json()
+        if key not in self._datasets:
+            self._datasets[key] = _open(choice, job=job)
+        found, asked = self._datasets[key].fingerprint, job.probe.training.data_fingerprint
+        if found != asked:
+            raise DataError(f"{choice.name} on this machine has the fingerprint {found}, the sweep has {asked}")
+        return self._datasets[key]
+
+    def images(self, dataset: Dataset, split: str) -> Images:
+        """A split on the device."""
+        key = (dataset.fingerprint, split)
+        if key not in self._images:
+            self._images[key] = open_images(dataset, split, self.device)
+        return self._images[key]
+
+    def task_images(self, dataset: Dataset) -> TaskImages:
+        """The inputs of the dataset's tasks."""
+        if dataset.fingerprint not in self._task_images:
+            self._task_images[dataset.fingerprint] = TaskImages(
+                self.images(dataset, "test"), Normalisation.of(dataset, self.device), max_bytes=MAX_KEPT_BYTES
+            )
+        return self._task_images[dataset.fingerprint]
+
+
+def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
+    """Bring the store to where it holds the job's training and its evaluations.
+
+    Side effect: commits to the store. Seconds are wall time by phase: load, train, prune, evaluate, save.
+    Returns: an outcome; an error of ours, or a device without memory, is a failure in it and not an exception.
+    """
+    timer = _Timer()
+    training = job.probe.training
+    was_trained = False
+    failure: Failure | None = None
+    try:
+        registry.import_plugins(job.plugins)
+        torch.set_num_threads(training.recipe.numerics.threads)
+        dataset = bench.dataset(job)
+        with _out_of_memory_as_ours(training):
+            result = store.training(training.id)
+            if result is None:
+                model = _train(job, store, bench, dataset, timer)
+                was_trained = True
+            else:
+                with timer("load"):
+                    model = _load(training, store, dataset, bench.device)
+            for task in job.tasks:
+                if store.evaluation(training.id, task.fingerprint) is None:
+                    _evaluate(model, task, training, store, bench, dataset, timer)
+    except RaypruningError as error:
+        failure = Failure(kind=type(error).__name__, message=str(error), is_retriable=error.is_retriable)
+    return ProbeOutcome(training=training.id, failure=failure, seconds=timer.seconds, was_trained=was_trained)
+
+
+def _train(job: ProbeJob, store: Store, bench: Bench, dataset: Dataset, timer: _Timer) -> nn.Module:
+    training, recipe = job.probe.training, job.probe.training.recipe
+    with timer("load"):
+        model = _build(training, dataset, bench.device)
+        if training.start is not None:
+            _load_weights(model, store, training.start)
+        train_images = bench.images(dataset, "train")
+        validation_images = bench.images(dataset, "validation")
+    with timer("prune"):
+        masks = _masks(training, model, dataset, bench.device)
+        apply_masks(model, masks)
+    setting = Setting(
+        recipe=recipe,
+        epochs=training.epochs,
+        seed=training.seed,
+        is_retraining=training.start is not None,
+        train=train_images,
+        validation=validation_images,
+        normalise=Normalisation.of(dataset, bench.device),
+        augmentation=dataset.augmentation if recipe.augmentation == "default" else recipe.augmentation,
+        eval_batch_size=batch_size_for(dataset, bench.device),
+        device=bench.device,
+        penalised=frozenset(f"{name}.weight" for name in prunable_layers(model)),
+        save=lambda state: store.save_resume_state(training.id, state.values, state.arrays),
+        save_seconds=job.save_seconds,
+    )
+    found = store.resume_state(training.id)
+    with timer("train"):
+        history = train(model, masks, setting, resume=ResumeState(*found) if found else None)
+    with timer("save"):
+        result = TrainingResult(
+            training=training,
+            checkpoint=_checkpoint(training, model, masks, dataset),
+            history=history,
+            seconds=timer.seconds,
+            provenance=_provenance(training, bench.device),
+        )
+        weights = {name: value.detach().cpu().contiguous().numpy() for name, value in model.state_dict().items()}
+        store.commit_training(result, weights=weights, masks={name: mask.cpu().numpy() for name, mask in masks.items()})
+    return model
+
+
+def _evaluate(
+    model: nn.Module, task: Task, training: Training, store: Store, bench: Bench, dataset: Dataset, timer: _Timer
+) -> None:
+    begin = time.perf_counter()
+    with timer("evaluate"):
+        images = bench.task_images(dataset)
+        batches = images.batches(
+            task.fingerprint, resolve_task(task.name), batch_size=batch_size_for(dataset, bench.device)
+        )
+        predictions = predict(model, batches, images.labels_N, precision=training.recipe.numerics.precision)
+        if not bool((predictions.log_probability_N == predictions.log_probability_N).all()):
+            raise TrainingError(f"the network's outputs on {task.name} are not numbers")
+    num = len(predictions.labels_N)
+    num_wrong = predictions.num_wrong
+    evaluation = Evaluation(
+        training=training.id,
+        task=task.name,
+        task_fingerprint=task.fingerprint,
+        error=num_wrong / num,
+        num_examples=num,
+        num_wrong=num_wrong,
+        loss=predictions.loss,
+        error_top5=float(1.0 - predictions.is_top5_N.mean()) if dataset.num_classes > 5 else None,
+        predictions="",
+        sha256="",
+        seconds=time.perf_counter() - begin,
+    )
+    with timer("save"):
+        store.commit_evaluation(evaluation, predictions=predictions.arrays())
+
+
+def _build(training: Training, dataset: Dataset, device: torch.device) -> nn.Module:
+    torch.manual_seed(derive_seed(training.seed, "init"))
+    model = build_model(
+        training.model.name,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+        image_size=dataset.image_size,
+        options=training.model.options,
+    )
+    return model.to(device=device, memory_format=torch.channels_last)
+
+
+def _load(training: Training, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
+    model = _build(training, dataset, device)
+    _load_weights(model, store, training.id)
+    return model
+
+
+def _load_weights(model: nn.Module, store: Store, training_id: str) -> None:
+    weights = {name: torch.from_numpy(value.copy()) for name, value in store.weights(training_id).items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StoreError(f"the weights of {training_id} do not fit the model: {str(error).splitlines()[0]}") from error
+
+
+def _masks(training: Training, model: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Tensor]:
+    if training.mask is None:
+        return {}
+    masks = make_masks(
+        resolve_method(training.mask.method),
+        model,
+        training.mask.ratio,
+        example_NCHW=_example(dataset).to(device),
+        seed=derive_seed(training.seed, "method"),
+    )
+    return {name: mask.to(device) for name, mask in masks.items()}
+
+
+def _example(dataset: Dataset) -> Tensor:
+    return torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size)
+
+
+def _checkpoint(training: Training, model: nn.Module, masks: Mapping[str, Tensor], dataset: Dataset) -> Checkpoint:
+    num_params = sum(parameter.numel() for parameter in model.parameters())
+    num_removed = sum(int((~mask).sum()) for mask in masks.values())
+    layers = prunable_layers(model)
+    positions = layer_positions(model, dataset.channels, dataset.image_size)
+    macs_dense = count_macs(model, dataset.channels, dataset.image_size)
+    macs_removed = sum(
+        int((~masks[f"{name}.weight"]).sum()) * positions[name] for name in layers if f"{name}.weight" in masks
+    )
+    return Checkpoint(
+        uri="",
+        sha256="",
+        num_bytes=0,
+        ratio_asked=training.mask.ratio if training.mask else 0.0,
+        ratio_reached=num_removed / num_params,
+        num_nonzero=num_params - num_removed,
+        num_params=num_params,
+        num_prunable=sum(layer.weight.numel() for layer in layers.values()),
+        macs=macs_dense - macs_removed,
+        macs_dense=macs_dense,
+    )
+
+
+def _open(choice: DataChoice, *, job: ProbeJob) -> Dataset:
+    return open_dataset(choice, data_dir=Path(job.data_dir) if job.data_dir else None, download=job.download)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("a GPU was asked for, and torch finds none on this machine")
+    return torch.device(name)
+
+
+def _provenance(training: Training, device: torch.device) -> Provenance:
+    versions = {"python": platform.python_version()}
+    for package in ("raypruning", "torch", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return Provenance(
+        versions=versions,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=training.recipe.numerics.threads,
+        host=platform.node(),
+        git_commit=os.environ.get("RAYPRUNING_GIT_COMMIT", ""),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class _Timer:
+    """Wall seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin
+
+
+@contextmanager
+def _out_of_memory_as_ours(training: Training) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(training) from error
+    except RuntimeError as error:
+        # A CPU without memory says so in a plain RuntimeError.
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise _out_of_memory(training) from error
+        raise
+
+
+def _out_of_memory(training: Training) -> OutOfMemoryError:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return OutOfMemoryError(
+        f"no memory left for {training.model.name} at batch size {training.recipe.batch_size}: lower "
+        "recipe.batch_size, raise --gpus-per-probe or lower --max-concurrent"
+    )

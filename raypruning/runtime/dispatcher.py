@@ -1,0 +1,145 @@
+"""Between the plan and an executor: turns probes into jobs, outcomes into results, and asks the plan again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from raypruning.core.plan import Plan, next_probes
+from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
+from raypruning.core.records import Failure, Probe, ProbeResult, Task
+
+MakeJob = Callable[[Probe, tuple[Task, ...], int], ProbeJob]
+
+
+class Dispatcher:
+    """A JobSource over a plan and a store. What the store holds is never run again; what failed in passing is.
+
+    Call it from one thread. It holds no state that the store does not: a new one over the same store goes on where
+    this one was.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, *, make_job: MakeJob, on_result: Callable[[ProbeResult], None]
+    ) -> None:
+        self.results: dict[str, ProbeResult] = {}
+        self._plan = plan
+        self._store = store
+        self._make_job = make_job
+        self._on_result = on_result
+        self._ready: deque[ProbeJob] = deque()
+        self._running: dict[str, ProbeJob] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._trained: set[str] = set()
+        self._ask()
+
+    @property
+    def num_running(self) -> int:
+        """Jobs that were handed out and are not complete."""
+        return len(self._running)
+
+    @property
+    def num_ready(self) -> int:
+        """Jobs that could be handed out now."""
+        return len(self._ready)
+
+    @property
+    def is_finished(self) -> bool:
+        """True when nothing is running, waiting or left to ask."""
+        return not self._running and not self._ready
+
+    def next_job(self) -> ProbeJob | None:
+        """A job that may run now; None when all that remain wait for others."""
+        if not self._ready:
+            return None
+        job = self._ready.popleft()
+        self._running[job.probe.id] = job
+        return job
+
+    def complete(self, job: ProbeJob, outcome: ProbeOutcome) -> None:
+        """Take the outcome of a job: a result, or the same job once more."""
+        key = job.probe.id
+        self._running.pop(key, None)
+        spent = self._seconds.setdefault(key, {})
+        for phase, seconds in outcome.seconds.items():
+            spent[phase] = spent.get(phase, 0.0) + seconds
+        if outcome.was_trained:
+            self._trained.add(key)
+        result = self._stored(job.probe, attempts=job.attempt)
+        if result is None:
+            # A worker that says it is done and has left nothing is a failure as well: what counts is the store.
+            failure = outcome.failure or Failure(
+                kind="StoreError",
+                message="the worker finished, and the store does not hold its result",
+                is_retriable=True,
+            )
+            if failure.is_retriable and job.attempt < self._plan.spec.limits.attempts:
+                self._ready.append(self._make_job(job.probe, self._missing_tasks(job.probe), job.attempt + 1))
+                return
+            result = ProbeResult(
+                probe=job.probe, status="failed", failure=failure, attempts=job.attempt, seconds=spent, is_new=True
+            )
+        self._record(result)
+        self._ask()
+
+    def _ask(self) -> None:
+        """Queue what the plan wants and the store lacks, until the plan wants nothing that is not queued."""
+        while True:
+            waiting = {job.probe.id for job in self._ready} | set(self._running)
+            asked = [probe for probe in next_probes(self._plan, self.results) if probe.id not in waiting]
+            known = [result for probe in asked if (result := self._stored(probe, attempts=0)) is not None]
+            for result in known:
+                self._record(result)
+            found = {result.probe.id for result in known}
+            self._ready.extend(
+                self._make_job(probe, self._missing_tasks(probe), 1) for probe in asked if probe.id not in found
+            )
+            if not known:
+                return
+
+    def _record(self, result: ProbeResult) -> None:
+        self.results[result.probe.id] = result
+        self._on_result(result)
+
+    def _stored(self, probe: Probe, *, attempts: int) -> ProbeResult | None:
+        """The result of a probe, if the store holds all of it."""
+        key = probe.id
+        return stored_result(
+            self._store,
+            probe,
+            self._plan.tasks,
+            attempts=attempts,
+            seconds=self._seconds.get(key, {}),
+            is_new=key in self._trained,
+        )
+
+    def _missing_tasks(self, probe: Probe) -> tuple[Task, ...]:
+        return tuple(task for task in self._plan.tasks if self._store.evaluation(probe.id, task.fingerprint) is None)
+
+
+def stored_result(
+    store: Store,
+    probe: Probe,
+    tasks: tuple[Task, ...],
+    *,
+    attempts: int = 0,
+    seconds: dict[str, float] | None = None,
+    is_new: bool = False,
+) -> ProbeResult | None:
+    """The join of a stored training and its evaluations on all `tasks`; None if any of them is not there."""
+    result = store.training(probe.id)
+    if result is None:
+        return None
+    evaluations = {task.name: store.evaluation(probe.id, task.fingerprint) for task in tasks}
+    found = {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
+    if len(found) < len(tasks):
+        return None
+    return ProbeResult(
+        probe=probe,
+        status="done",
+        result=result,
+        evaluations=found,
+        seconds=seconds or {},
+        attempts=attempts,
+        is_new=is_new,
+    )

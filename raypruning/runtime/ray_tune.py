@@ -1,0 +1,227 @@
+"""The executor on Ray Tune: one trial is one probe. The only module that knows Ray.
+
+Tune runs the trials, on this machine or on a cluster; it decides nothing and remembers nothing. The Searcher only
+translates ask and tell, and every start is a fresh Tuner over what the store lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Read by ray.tune when it is imported: results come through the Searcher, not through files and tables of Tune's own.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from raypruning.core.ports import JobSource, ProbeJob, ProbeOutcome
+from raypruning.core.records import Failure, Resources
+from raypruning.errors import ResourceError
+from raypruning.runtime.store import open_store
+
+OBJECT_STORE_BYTES = 200 << 20
+
+
+class RayExecutor:
+    """Runs probes as Tune trials on a local Ray or on a cluster.
+
+    Args:
+        storage: uri of the store; every worker opens it by itself.
+        resources: of each probe.
+        max_concurrent: probes at once; None for what the cluster has room for.
+        address: of a running cluster; None starts a local one and stops it at the end.
+        log_path: file that takes what Ray and Tune print.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: str,
+        resources: Resources,
+        max_concurrent: int | None,
+        address: str | None,
+        log_path: Path,
+    ) -> None:
+        self._storage = storage
+        self._resources = resources
+        self._max_concurrent = max_concurrent
+        self._address = address
+        self._log_path = log_path
+
+    def drive(self, source: JobSource) -> None:
+        """Run everything that the source has. Starts nothing when it has nothing."""
+        if source.is_finished:
+            return
+        with _quiet(self._log_path), _connected(self._address), tempfile.TemporaryDirectory() as folder:
+            limit = min(self._max_concurrent or 1 << 30, self._room())
+            trainable = tune.with_resources(
+                ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
+            )
+            tuner = tune.Tuner(
+                trainable,
+                param_space={"storage": self._storage},
+                tune_config=tune.TuneConfig(
+                    search_alg=JobSearcher(source),
+                    num_samples=-1,
+                    max_concurrent_trials=limit,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.trial_id),
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                ),
+            )
+            tuner.fit()
+        if not source.is_finished:
+            raise ResourceError(f"Ray Tune ended before the sweep did; what it said is in {self._log_path}")
+
+    def _room(self) -> int:
+        """How many probes the cluster can hold at once."""
+        have = ray.cluster_resources()
+        cpus, gpus = self._resources.cpus_per_probe, self._resources.gpus_per_probe
+        if gpus > have.get("GPU", 0.0):
+            raise ResourceError(
+                f"each probe was to have {gpus:g} GPUs, and Ray has {have.get('GPU', 0.0):g}; "
+                "leave --gpus-per-probe out to run on CPUs"
+            )
+        if cpus > have.get("CPU", 0.0):
+            raise ResourceError(f"each probe was to have {cpus:g} CPUs, and Ray has {have.get('CPU', 0.0):g}")
+        by_cpu = int(have.get("CPU", 0.0) / cpus + 1e-9)
+        return min(by_cpu, int(have["GPU"] / gpus + 1e-9)) if gpus else by_cpu
+
+
+class JobSearcher(Searcher):  # type: ignore[misc]
+    """Tune's ask and tell, handed on to the job source. Decides nothing."""
+
+    def __init__(self, source: JobSource) -> None:
+        super().__init__()
+        self._source = source
+        self._jobs: dict[str, ProbeJob] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Take the constant part of the trials' configuration."""
+        self._constants = dict(config)
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The configuration of a new trial; None to be asked again; FINISHED when nothing is left."""
+        job = self._source.next_job()
+        if job is None:
+            # None for ever would be a silent hang: Tune keeps on asking.
+            return Searcher.FINISHED if self._source.is_finished else None
+        self._jobs[trial_id] = job
+        return {**self._constants, "job": job.model_dump_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a trial has one result, which comes with its completion."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand the outcome on; a trial without one lost its worker."""
+        job = self._jobs.pop(trial_id, None)
+        if job is None:
+            return
+        if error or not result or "outcome" not in result:
+            failure = Failure(kind="WorkerDied", message="the worker died before it finished", is_retriable=True)
+            outcome = ProbeOutcome(training=job.probe.id, failure=failure)
+        else:
+            outcome = ProbeOutcome.model_validate_json(result["outcome"])
+        self._source.complete(job, outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a search begins from the store."""
+
+
+class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
+    """One probe a trial; the process and its data serve many."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Nothing until the first step: an error here could not be told from a dead worker."""
+        self._bench: Any = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next probe into this process. Every generator is seeded anew by the training itself."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run the whole probe."""
+        from raypruning.probe import Bench
+        from raypruning.runtime.inline import run_caught
+
+        job = ProbeJob.model_validate_json(self.config["job"])
+        self._bench = self._bench or Bench(job.device)
+        outcome = run_caught(job, open_store(self.config["storage"]), self._bench)
+        gc.collect()
+        return {"outcome": outcome.model_dump_json(), "done": True}
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start a local one for the while."""
+    if ray.is_initialized():
+        yield
+        return
+    _provide_token()
+    try:
+        if address is None:
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _provide_token() -> None:
+    """Give Ray a token of this process where it cannot write one to the home folder (a pod's may be read-only)."""
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or os.access(home, os.W_OK):
+        return
+    import secrets
+
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextlib.contextmanager
+def _quiet(log_path: Path) -> Iterator[None]:
+    """Send what Ray and Tune print and log to a file: standard output carries the result only."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("a") as file:
+        handler = logging.StreamHandler(file)
+        loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+        before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+        try:
+            with contextlib.redirect_stdout(file):
+                yield
+        finally:
+            for logger, handlers, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate

@@ -1,0 +1,85 @@
+"""What a task is to the evaluation: a record, and what is done to the dataset's test images.
+
+A registered task is a function `name(argument) -> TaskDefinition`. This module imports no torch, so that a driver can
+describe tasks without it.
+"""
+
+# N images, C channels, H W height and width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raypruning import registry
+from raypruning.core.identity import fingerprint
+from raypruning.core.records import Task
+from raypruning.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# (images, image ids) -> images of the same shape. The same image gets the same change whatever the batch.
+Change = Callable[["Tensor", "Tensor"], "Tensor"]
+
+NOMINAL = "nominal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDefinition:
+    """One test distribution, as changes to the dataset's own test images.
+
+    Attributes:
+        corruption: what is done, with which numbers; empty for nothing.
+        on_pixels: applied to pixels in [0, 1].
+        on_normalised: applied to the network's input.
+        version: raised when the same name gives other images.
+        source: paper and section.
+    """
+
+    corruption: Mapping[str, str | int | float] = field(default_factory=dict)
+    on_pixels: Change | None = None
+    on_normalised: Change | None = None
+    nominal: str = NOMINAL
+    version: int = 1
+    source: str = ""
+
+
+def resolve_task(name: str) -> TaskDefinition:
+    """The definition behind a task's name. Raises UnknownNameError, or SpecError for a bad number in it."""
+    found = registry.tasks.get(name)
+    definition = found.value(found.argument)
+    assert isinstance(definition, TaskDefinition)
+    return definition
+
+
+def describe_task(name: str, *, dataset: str, data_fingerprint: str, num_examples: int) -> Task:
+    """The record of a task on a dataset."""
+    definition = resolve_task(name)
+    identity = {
+        "data": data_fingerprint,
+        "corruption": dict(definition.corruption),
+        "metric": "classification",
+        "version": definition.version,
+    }
+    return Task(
+        name=name,
+        dataset=dataset,
+        nominal=definition.nominal,
+        corruption=definition.corruption,
+        num_examples=num_examples,
+        version=definition.version,
+        fingerprint=fingerprint(identity),
+    )
+
+
+def positive_number(argument: str, *, task: str) -> float:
+    """The number in a task's name. Raises SpecError."""
+    try:
+        value = float(argument)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value < 1e6:
+        raise SpecError(f"task {task}{argument}: what follows {task} must be a positive number, such as {task}0.1")
+    return value

@@ -1,0 +1,1 @@
+"""Contract suites that built-ins and plugins pass."""

@@ -1,0 +1,157 @@
+"""Batches of normalised images on a device, from a split in memory or from one on disk.
+
+A split in memory lies on the device as uint8; augmentation and normalisation are batched operations there. A split on
+disk is decoded by threads, one batch ahead of the network.
+"""
+
+# N images, B of a batch, C channels, H W height and width
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raypruning.core.identity import derive_seed
+from raypruning.datasets.base import Dataset, ImageArrays, ImageFiles
+
+# A split beyond this is streamed from its memory map instead of being copied to the device.
+MAX_RESIDENT_BYTES = 4 << 30
+
+
+class Batch(NamedTuple):
+    """Images with values in [0, 1], their labels, and their positions in the split."""
+
+    pixels_BCHW: Tensor
+    labels_B: Tensor
+    ids_B: Tensor
+
+
+class Images(Protocol):
+    """One split, ready to be read in any order."""
+
+    labels_N: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
+        """Batches in that order. What augmentation does to an image depends on the seed and its place in the order."""
+
+
+class ResidentImages:
+    """A split that lies on the device as uint8."""
+
+    def __init__(self, split: ImageArrays, device: torch.device) -> None:
+        # A copy: a memory map is read-only, and torch warns of that.
+        self._images_NCHW = torch.from_numpy(np.array(split.images_NCHW)).to(device)
+        self.labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
+        """See Images."""
+        device = self.labels_N.device
+        generator = torch.Generator().manual_seed(seed)
+        for ids_B in order.split(batch_size):
+            on_device_B = ids_B.to(device)
+            images_BCHW = augment(self._images_NCHW[on_device_B], augmentation=augmentation, generator=generator)
+            yield Batch(_to_unit(images_BCHW), self.labels_N[on_device_B], on_device_B)
+
+
+class StreamedImages:
+    """A split that stays on disk; batches are decoded by threads while the network is busy."""
+
+    def __init__(self, split: ImageFiles | ImageArrays, device: torch.device, *, num_threads: int = 2) -> None:
+        self._split = split
+        self._device = device
+        self._num_threads = num_threads
+        self.labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
+        """See Images."""
+        batches = order.split(batch_size)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as ahead:
+            pending = [ahead.submit(self._decode, batches[0], augmentation, seed, 0)] if batches else []
+            for index, ids_B in enumerate(batches):
+                images_BCHW = pending.pop().result()
+                if index + 1 < len(batches):
+                    pending = [ahead.submit(self._decode, batches[index + 1], augmentation, seed, index + 1)]
+                on_device_B = ids_B.to(self._device)
+                yield Batch(_to_unit(images_BCHW.to(self._device)), self.labels_N[on_device_B], on_device_B)
+
+    def _decode(self, ids_B: Tensor, augmentation: str, seed: int, index: int) -> Tensor:
+        ids = ids_B.numpy()
+        if isinstance(self._split, ImageArrays):
+            raw_BCHW = torch.from_numpy(np.array(self._split.images_NCHW[ids]))
+        else:
+            is_cropped = augmentation == "resized_crop_flip"
+            loaded = self._split.load(ids, train=is_cropped, seed=seed, num_threads=self._num_threads)
+            raw_BCHW = torch.from_numpy(loaded)
+            augmentation = "none" if is_cropped else augmentation
+        generator = torch.Generator().manual_seed(derive_seed(seed, "batch", index))
+        return augment(raw_BCHW, augmentation=augmentation, generator=generator)
+
+
+def open_images(dataset: Dataset, split: str, device: torch.device, *, num_threads: int = 2) -> Images:
+    """A split of a dataset on a device."""
+    source = dataset.split(split)
+    if isinstance(source, ImageArrays) and source.images_NCHW.nbytes <= MAX_RESIDENT_BYTES:
+        return ResidentImages(source, device)
+    return StreamedImages(source, device, num_threads=num_threads)
+
+
+def augment(images_BCHW: Tensor, *, augmentation: str, generator: torch.Generator) -> Tensor:
+    """Random changes to uint8 images of a batch; the random numbers are drawn on the CPU, the same on every device.
+
+    Args:
+        augmentation: "none"; "crop_flip": zero padding of 4 px, a crop of the old size, and a horizontal flip for half
+            of the images (the paper's for CIFAR); "resized_crop_flip": a crop of .08 to 1 of the area at an aspect
+            ratio of 3/4 to 4/3, resized bilinearly, and the flip (the paper's for ImageNet).
+    """
+    if augmentation == "none":
+        return images_BCHW
+    if augmentation == "resized_crop_flip":
+        return _flip(_resized_crop(images_BCHW, generator), generator)
+    num, _, height, width = images_BCHW.shape
+    padded = torch.nn.functional.pad(images_BCHW, (4, 4, 4, 4))
+    top_B, left_B = torch.randint(0, 9, (2, num), generator=generator).to(images_BCHW.device)
+    rows_BH = top_B[:, None] + torch.arange(height, device=images_BCHW.device)
+    columns_BW = left_B[:, None] + torch.arange(width, device=images_BCHW.device)
+    image_B = torch.arange(num, device=images_BCHW.device)
+    cropped_BHWC = padded.permute(0, 2, 3, 1)[image_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    return _flip(cropped_BHWC.permute(0, 3, 1, 2), generator)
+
+
+def _flip(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    flip_B = (torch.rand(len(images_BCHW), generator=generator) < 0.5).to(images_BCHW.device)
+    return torch.where(flip_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
+
+
+def _resized_crop(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops as an affine sampling grid, so that a whole batch is one operation. Source: Szegedy et al. 2015."""
+    area_B, aspect_B, x_B, y_B = torch.rand(4, len(images_BCHW), generator=generator).to(images_BCHW.device)
+    area_B = 0.08 + 0.92 * area_B
+    aspect_B = torch.exp((2.0 * aspect_B - 1.0) * np.log(4.0 / 3.0))
+    width_B = (area_B * aspect_B).sqrt().clamp(max=1.0)
+    height_B = (area_B / aspect_B).sqrt().clamp(max=1.0)
+    zero_B = torch.zeros_like(area_B)
+    theta_B23 = torch.stack(
+        [width_B, zero_B, (2.0 * x_B - 1.0) * (1.0 - width_B), zero_B, height_B, (2.0 * y_B - 1.0) * (1.0 - height_B)],
+        dim=1,
+    ).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
+    resized = torch.nn.functional.grid_sample(images_BCHW.float(), grid, padding_mode="border", align_corners=False)
+    return resized.round().to(torch.uint8)
+
+
+def _to_unit(images_BCHW: Tensor) -> Tensor:
+    return images_BCHW.to(torch.float32).div_(255.0)

@@ -1,0 +1,244 @@
+"""One training from its first step to its last: dense, or under masks.
+
+On a CPU with a fixed number of threads the same seed gives the same bits, also after an interruption.
+"""
+
+# N images, B of a batch, C channels or classes, H W height and width
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raypruning.core.identity import derive_seed
+from raypruning.core.records import Epoch, Recipe
+from raypruning.errors import TrainingError
+from raypruning.training.evaluation import Normalisation, autocast
+from raypruning.training.images import Images
+from raypruning.training.schedule import learning_rate
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class ResumeState(NamedTuple):
+    """Where a training is after an epoch. Every epoch draws from a seed of its own, so no generator is part of it."""
+
+    values: Mapping[str, Any]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a training runs on and under.
+
+    Attributes:
+        penalised: names of the parameters that L1 and L2 penalties count: the weights of prunable layers.
+        save: called after an epoch when the last call is `save_seconds` ago; None never saves.
+    """
+
+    recipe: Recipe
+    epochs: int
+    seed: int
+    is_retraining: bool
+    train: Images
+    validation: Images
+    normalise: Normalisation
+    augmentation: str
+    eval_batch_size: int
+    device: torch.device
+    penalised: frozenset[str] = frozenset()
+    save: Callable[[ResumeState], None] | None = None
+    save_seconds: float = 30.0
+
+
+def train(
+    model: nn.Module, masks: Mapping[str, Tensor], setting: Setting, *, resume: ResumeState | None = None
+) -> tuple[Epoch, ...]:
+    """Train `model` in place; what `masks` remove is 0 after every step. Returns the history, an entry an epoch.
+
+    Args:
+        masks: boolean, by parameter name, on the device.
+        resume: from an earlier call that was interrupted.
+
+    Raises: TrainingError: a loss is not finite.
+    """
+    parameters = dict(model.named_parameters())
+    masked = [(parameters[name], mask) for name, mask in masks.items()]
+    optimiser = _make_optimiser(model, setting.recipe)
+    history: list[Epoch] = []
+    best = _Best()
+    if resume is not None:
+        history, best = _restore(resume, model, optimiser)
+    saved_at = time.monotonic()
+    for epoch in range(len(history), setting.epochs):
+        rate, loss = _train_epoch(model, masked, optimiser, setting, epoch=epoch)
+        validation_loss, validation_error = _validate(model, setting)
+        history.append(
+            Epoch(
+                epoch=epoch + 1,
+                learning_rate=rate,
+                train_loss=loss,
+                validation_loss=validation_loss,
+                validation_error=validation_error,
+            )
+        )
+        if setting.recipe.keep == "best":
+            best = best.better_of(validation_error, validation_loss, epoch + 1, model)
+        is_last = epoch + 1 == setting.epochs
+        if setting.save and not is_last and time.monotonic() - saved_at >= setting.save_seconds:
+            setting.save(_resume_state(model, optimiser, history, best))
+            saved_at = time.monotonic()
+    if best.state is not None:
+        model.load_state_dict(best.state)
+    return tuple(history)
+
+
+class _Best(NamedTuple):
+    """The epoch with the lowest validation error; the lower loss decides a tie, then the earlier epoch."""
+
+    error: float = math.inf
+    loss: float = math.inf
+    epoch: int = 0
+    state: dict[str, Tensor] | None = None
+
+    def better_of(self, error: float, loss: float, epoch: int, model: nn.Module) -> _Best:
+        if (error, loss) >= (self.error, self.loss):
+            return self
+        return _Best(error, loss, epoch, {name: value.detach().clone() for name, value in model.state_dict().items()})
+
+
+def _make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(
+            model.parameters(), lr=recipe.learning_rate, eps=recipe.adam_epsilon, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def _train_epoch(
+    model: nn.Module,
+    masked: list[tuple[nn.Parameter, Tensor]],
+    optimiser: torch.optim.Optimizer,
+    setting: Setting,
+    *,
+    epoch: int,
+) -> tuple[float, float]:
+    """One pass over the training images; its last learning rate and its mean cross-entropy."""
+    recipe, phase = setting.recipe, "retrain" if setting.is_retraining else "dense"
+    num = len(setting.train)
+    num_steps = math.ceil(num / recipe.batch_size)
+    order_N = torch.randperm(num, generator=_generator(setting.seed, phase, "order", epoch))
+    torch.manual_seed(derive_seed(setting.seed, phase, "dropout", epoch))
+    penalised = [value for name, value in model.named_parameters() if name in setting.penalised]
+    model.train()
+    total = torch.zeros((), device=setting.device)
+    rate = recipe.learning_rate
+    batches = setting.train.read(
+        order_N,
+        batch_size=recipe.batch_size,
+        augmentation=setting.augmentation,
+        seed=derive_seed(setting.seed, phase, "augmentation", epoch),
+    )
+    for index, (pixels_BCHW, labels_B, _) in enumerate(batches):
+        if len(labels_B) == 1 and num > 1:
+            continue  # Batch norm has no variance over a single image.
+        step = epoch * num_steps + index
+        rate = learning_rate(
+            recipe, step, steps_per_epoch=num_steps, epochs=setting.epochs, is_retraining=setting.is_retraining
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(setting.device, recipe.numerics.precision):
+            logits_BC = model(setting.normalise(pixels_BCHW))
+            loss = nn.functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=recipe.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        (loss + _penalty(penalised, recipe)).backward()
+        optimiser.step()
+        with torch.no_grad():
+            for parameter, mask in masked:
+                parameter.mul_(mask)
+        total += loss.detach() * len(labels_B)
+    mean = float(total) / num
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"the loss became {mean} in epoch {epoch + 1} of {setting.epochs}; lower recipe.learning_rate "
+            f"({recipe.learning_rate}) or lengthen recipe.warmup_epochs"
+        )
+    return rate, mean
+
+
+def _penalty(weights: list[nn.Parameter], recipe: Recipe) -> Tensor | float:
+    penalty: Tensor | float = 0.0
+    if recipe.l1_penalty:
+        penalty = penalty + recipe.l1_penalty * sum(weight.abs().sum() for weight in weights)
+    if recipe.l2_penalty:
+        penalty = penalty + recipe.l2_penalty * sum(weight.square().sum() for weight in weights)
+    return penalty
+
+
+def _validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
+    """Cross-entropy and error on the validation split."""
+    model.eval()
+    loss = torch.zeros((), device=setting.device)
+    wrong = torch.zeros((), device=setting.device)
+    order = torch.arange(len(setting.validation))
+    with torch.inference_mode(), autocast(setting.device, setting.recipe.numerics.precision):
+        batches = setting.validation.read(order, batch_size=setting.eval_batch_size, augmentation="none", seed=0)
+        for pixels_BCHW, labels_B, _ in batches:
+            logits_BC = model(setting.normalise(pixels_BCHW)).float()
+            loss += nn.functional.cross_entropy(logits_BC, labels_B, reduction="sum")
+            wrong += (logits_BC.argmax(1) != labels_B).sum()
+    mean = float(loss) / len(setting.validation)
+    if not math.isfinite(mean):
+        raise TrainingError(f"the validation loss became {mean}; lower recipe.learning_rate")
+    return mean, float(wrong) / len(setting.validation)
+
+
+def _generator(seed: int, *role: str | int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, *role))
+
+
+def _resume_state(model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch], best: _Best) -> ResumeState:
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    if best.state is not None:
+        tensors |= {f"best/{name}": value for name, value in best.state.items()}
+    values = {
+        "history": [entry.model_dump(mode="json") for entry in history],
+        # JSON has no infinity, which a best that does not exist would be.
+        "best": [best.error, best.loss, best.epoch] if best.state is not None else None,
+    }
+    return ResumeState(values, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+
+
+def _restore(resume: ResumeState, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], _Best]:
+    """Put model and optimiser back where they were; the history and the best epoch so far."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        found = {name: value for name, value in resume.arrays.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): torch.from_numpy(np.array(value)) for name, value in found.items()}
+
+    model.load_state_dict(under("model/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in under("optimiser/").items():
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    history = [Epoch.model_validate(entry) for entry in resume.values["history"]]
+    known = resume.values["best"]
+    best = _Best(*known, state=under("best/")) if known else _Best()
+    return history, best
