@@ -55,9 +55,9 @@ class Registry:
             UnknownNameError: no such name; the message suggests near ones.
             SpecError: the name exists and its module cannot be imported; the message says why.
         """
-        key = name if name in self._points or name in self._registered else self._family_of(name)
-        if key is None:
-            raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
+        self.check(name)
+        is_own = name in self._points or name in self._registered
+        key = name if is_own else self._family_of(name) or name
         argument = name.removeprefix(key) if key.endswith("/") else ""
         if key in self._registered:
             return Found(self._registered[key], argument)
@@ -68,8 +68,20 @@ class Registry:
                 f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {error}"
             ) from error
 
+    def check(self, name: str) -> None:
+        """Raise UnknownNameError if nothing has that name. Imports nothing."""
+        if name not in self:
+            raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
+
     def __contains__(self, name: str) -> bool:
         return name in self._points or name in self._registered or self._family_of(name) is not None
+
+    def owner(self, name: str) -> str:
+        """Where a name comes from: the package that offers it, or the module that registered it. Imports nothing."""
+        if name in self._registered:
+            return str(getattr(self._registered[name], "__module__", "?"))
+        point = self._points[name]
+        return point.dist.name if point.dist else point.value
 
     def register(self, name: str) -> Callable[[Any], Any]:
         """Decorator: put an object under `name`. A name that is taken raises SpecError, naming both owners."""

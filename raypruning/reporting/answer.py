@@ -207,7 +207,12 @@ def marked_weakest(row: Iterable[Standing]) -> Standing | None:
 
 
 def answer_sentence(results: SweepResults, *, delta: float | None = None) -> str:
-    """The answer in words: the best method on all tasks at the largest budget, its weakest task, and the others.
+    """The answer in words, as one text. See `answer_sentences`."""
+    return " ".join(answer_sentences(results, delta=delta))
+
+
+def answer_sentences(results: SweepResults, *, delta: float | None = None) -> list[str]:
+    """The best method on all tasks at the largest budget; then its weakest task, and how the others compare.
 
     Args:
         results: of the sweep.
@@ -217,7 +222,7 @@ def answer_sentence(results: SweepResults, *, delta: float | None = None) -> str
     rows = standings(results, delta=chosen)
     worst = {method: low for method, row in rows.items() if (low := weakest(row.values())) is not None}
     if not worst:
-        return _nothing_known(results, rows)
+        return [_nothing_known(results, rows)]
     best = max(worst, key=lambda method: worst[method].ratio or 0.0)
     sentences = [_best_sentence(results, rows[best], worst[best])]
     if marked_weakest(rows[best].values()):
@@ -229,7 +234,7 @@ def answer_sentence(results: SweepResults, *, delta: float | None = None) -> str
         sentences.append(f"{scope}, by comparison: {wording.listing(others)}.")
     if any(one.status == "open" for row in rows.values() for one in row.values()):
         sentences.append("Some potentials are still open.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _best_sentence(results: SweepResults, row: dict[str, Standing], low: Standing) -> str:

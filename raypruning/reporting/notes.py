@@ -39,12 +39,12 @@ def images_note(results: SweepResults, *, delta: float) -> str:
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
 
 
-def potential_notes(results: SweepResults, shown: Iterable[Standing]) -> list[str]:
-    """What the marks in a table of potentials mean: only those that appear in it."""
+def potential_notes(results: SweepResults, shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MARK) -> list[str]:
+    """What the marks in a table of potentials mean: only those that appear in it; none for an empty `weakest_mark`."""
     cells = list(shown)
     notes = []
-    if len(results.tasks) > 1 and any(one.ratio is not None for one in cells):
-        notes.append(f"{WEAKEST_MARK} weakest task of the method.")
+    if weakest_mark and len(results.tasks) > 1 and any(one.ratio is not None for one in cells):
+        notes.append(f"{weakest_mark} weakest task of the method.")
     if any(one.spread and one.interval_kind == "interval" for one in cells):
         confidences = {s.interval.confidence for s in results.summaries if s.interval}
         named = wording.listing([f"{100 * confidence:g} %" for confidence in sorted(confidences)])

@@ -1,29 +1,19 @@
-"""Figures of a sweep as SVG texts: one panel each, for a page that lays them out.
+"""Figures of a sweep as SVG texts, one panel each, for a page that lays them out.
 
-Colours are CSS variables with a fallback (`var(--series-1, #0072b2)`), so that a page can darken them; text is text, in
-the font of the page. Sizes are pixels: one unit of the figure is one pixel at its natural width. The same results give
-the same bytes.
-
-All ratios lie on the axis of the search, -log(1 - ratio), and are labelled by what is kept and what is removed.
+All ratios lie on the axis of the search, -log(1 - ratio), labelled by what is kept and what is removed.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from raypruning.core.records import SweepResults, Task
+from raypruning.core.records import Potential, SweepResults, Task
 from raypruning.core.search.axis import position
 from raypruning.reporting import wording
 from raypruning.reporting.answer import (
@@ -36,48 +26,28 @@ from raypruning.reporting.answer import (
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.drawing import (
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    SMALL,
+    TEXT,
+    Panel,
+    axes_at,
+    heading,
+    kept_axis,
+    kept_ticks,
+    panel,
+    points_axis,
+    series_colours,
+)
 from raypruning.reporting.frames import errors_frame, excess_errors_frame
+from raypruning.reporting.notes import WEAKEST_MARK, marked_amount
 
-WIDTH = 420
-TEXT = 12.5
-SMALL = 11.5
-
-INK, MUTED, GRID, PAPER = "#101112", "#6a6b6c", "#dcdddf", "#fefdfc"
-# Okabe and Ito (2008), without yellow, which is too light for lines on white; told apart by the colour-blind.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
-_VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
-}
-
-KEPT_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
-FINE_KEPT_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-POINT_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-
-
-class Panel(NamedTuple):
-    """One figure: what it shows in words, and its SVG."""
-
-    title: str
-    svg: str
-
-
-def series_variables() -> dict[str, str]:
-    """CSS variable -> the colour it has on a light page."""
-    return {variable: colour for colour, variable in _VARIABLES.items()}
-
-
-def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, by its place: the same in every figure of a sweep. They repeat after eight."""
-    return {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
-
-
-def series_variable(colour: str) -> str:
-    """The CSS variable of a colour of ours."""
-    return _VARIABLES[colour]
+# Smaller budgets, from the largest down: the largest is solid.
+DASHES = ("-", (0, (5, 2)), (0, (2, 1.6)), (0, (1, 1.4)))
+MANY_TASKS = 6
 
 
 # -- error against ratio ---------------------------------------------------------------------------------------------
@@ -86,37 +56,377 @@ def series_variable(colour: str) -> str:
 def error_panels(results: SweepResults, *, delta: float) -> list[Panel]:
     """One panel per task: error above the parent's against what is kept, a line per method and budget.
 
+    Seeds are points (largest budget), their mean a line; thick bars on the threshold are the brackets of the
+    potentials; a hollow diamond is the retrained parent; crosses on the axis are probes that failed.
+
     Args:
         results: of the sweep.
-        delta: the threshold drawn strong, with its brackets; other deltas of the sweep are drawn thin.
+        delta: the threshold that the brackets belong to; the sweep's other ones are drawn thin.
     """
-    frame = errors_frame(results)
+    frame = errors_frame(results).rename(columns={"ratio_reached": "ratio"})
     pruned = frame[frame["method"] != "dense"]
-    if pruned["added_error"].notna().sum() == 0:
+    if not pruned["added_error"].notna().any():
         return []
-    return [_error_panel(results, pruned[pruned["task"] == task.name], task, delta=delta) for task in results.tasks]
+    scale = _Scale(
+        linear=100 * min(results.spec.deltas),
+        low=100 * float(frame["added_error"].min()),
+        high=100 * float(frame["added_error"].max()),
+        largest=float(pruned["ratio_asked"].max()),
+    )
+    return [
+        panel(
+            f"Error on {task.name} against what is kept",
+            height=310,
+            draw=lambda figure, task=task: _draw_errors(figure, results, pruned, task=task, delta=delta, scale=scale),
+        )
+        for task in results.tasks
+    ]
 
 
-def _error_panel(results: SweepResults, frame: pd.DataFrame, task: Task, *, delta: float) -> Panel:
-    title = f"{task.name}: error against what is kept"
-    with _figure(title, height=320) as (figure, panel):
-        axes = _axes(figure, left=44, right=48, top=52, bottom=46)
-        _heading(figure, task.name)
-        figure.text(2 / WIDTH, 1 - 38 / 320, "points above the parent", color=MUTED, fontsize=SMALL, va="center")
-        figure.text(1 - 2 / WIDTH, 1 - 38 / 320, "error", color=MUTED, fontsize=SMALL, va="center", ha="right")
-        _kept_axis(axes, _largest_position(results))
-        added = _points_of_all(results)
-        _points_axis(axes, added, width=100 * min(results.spec.deltas))
-        dense_error = frame["dense_error"].mean()
-        _error_axis(axes, dense_error)
-        axes.axhline(0, color=INK, linewidth=1)
-        _thresholds(axes, results, delta=delta)
-        colours = method_colours(method_names(results))
-        for budget in sorted(results.spec.budgets):
-            is_main = budget == largest_budget(results)
-            for method, colour in colours.items():
-                rows = frame[(frame["method"] == method) & (frame["budget"] == budget)]
-                _error_line(axes, rows, colour=colour, is_main=is_main, width=100 * min(results.spec.deltas))
-        _brackets(axes, results, task.name, delta=delta)
-        _control_mark(axes, results, task.name)
-    return panel()
+class _Scale(NamedTuple):
+    """What panels that are looked at side by side share. In points, but for the largest ratio."""
+
+    linear: float
+    low: float
+    high: float
+    largest: float
+
+
+def _draw_errors(
+    figure: Figure, results: SweepResults, pruned: pd.DataFrame, *, task: Task, delta: float, scale: _Scale
+) -> None:
+    frame = pruned[pruned["task"] == task.name]
+    heading(figure, task.name, left="points above the parent", right="error")
+    axes = axes_at(figure, left=40, right=48, top=46, bottom=58)
+    kept_axis(axes, largest=scale.largest)
+    points_axis(axes, low=scale.low, high=scale.high, linear=scale.linear)
+    _error_ticks(axes, dense_error=float(frame["dense_error"].mean()), delta=delta)
+    axes.axhline(0, color=MUTED, linewidth=1)
+    for other in results.spec.deltas:
+        is_main = other == delta
+        axes.axhline(100 * other, color=INK, linewidth=1.2 if is_main else 0.8, linestyle=(0, (4, 3)))
+    for method, colour in series_colours(method_names(results)).items():
+        for age, budget in enumerate(sorted(results.spec.budgets, reverse=True)):
+            rows = frame[(frame["method"] == method) & (frame["budget"] == budget)]
+            _draw_curve(axes, rows, column="added_error", colour=colour, age=age, linear=scale.linear)
+            failed = rows[rows["status"] == "failed"]
+            ends = [position(ratio) for ratio in failed["ratio_asked"]]
+            axes.plot(ends, [0.0] * len(ends), "x", color=colour, transform=axes.get_xaxis_transform(), **_CROSS)
+        _draw_brackets(axes, results, task=task.name, method=method, delta=delta, colour=colour)
+    for control in controls(results):
+        if control.task == task.name and control.budget == largest_budget(results):
+            added = 100 * (control.error - control.parent_error)
+            axes.plot([0], [added], "D", color=MUTED, markerfacecolor=PAPER, markersize=6, clip_on=False, zorder=6)
+
+
+_CROSS = {"markersize": 7, "markeredgewidth": 2, "clip_on": False, "zorder": 7}
+
+
+def _error_ticks(axes: Axes, *, dense_error: float, delta: float) -> None:
+    """On the right, the error itself at each tick of added points; those of parent and threshold are set off."""
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        if _is_marked(tick, delta):
+            label.set(color=INK, fontweight="bold")
+    if np.isnan(dense_error):
+        return
+    for tick in axes.get_yticks():
+        error = dense_error + tick / 100
+        if 0 <= error <= 1:
+            color, weight = (INK, "bold") if _is_marked(tick, delta) else (MUTED, "normal")
+            axes.annotate(
+                wording.percent(error),
+                (1, tick),
+                (48, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                fontsize=SMALL,
+                color=color,
+                fontweight=weight,
+                ha="right",
+                va="center",
+            )
+
+
+def _is_marked(tick: float, delta: float) -> bool:
+    return tick == 0 or abs(tick - 100 * delta) < 1e-9
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, *, column: str, colour: str, age: int, linear: float) -> None:
+    """Mean over seeds as a line, and seeds as points where it is the largest budget (age 0)."""
+    seeds = _by_seed(rows, column)
+    if not seeds:
+        return
+    mean = mean_curve(seeds, linear=linear)
+    axes.plot(
+        mean.positions,
+        mean.points,
+        color=colour,
+        linewidth=2.2 if age == 0 else 1.3,
+        linestyle=DASHES[min(age, len(DASHES) - 1)],
+        alpha=1 if age == 0 else 0.75,
+        zorder=5 if age == 0 else 4,
+    )
+    if age == 0:
+        for positions, points in seeds:
+            axes.plot(positions, points, "o", color=colour, markersize=4.5, markeredgewidth=0, alpha=0.7, zorder=5)
+
+
+class MeanCurve(NamedTuple):
+    """A line to draw: positions on the axis of ratios, and points."""
+
+    positions: np.ndarray
+    points: np.ndarray
+
+
+def mean_curve(seeds: Sequence[tuple[np.ndarray, np.ndarray]], *, linear: float) -> MeanCurve:
+    """The mean over seeds of curves that were measured at different ratios, from the parent (0, 0) on.
+
+    Each seed's curve is straight between its own measurements, as it would be drawn on the figure's vertical scale; the
+    mean is taken at every position that any seed has, as far as all seeds go.
+
+    Args:
+        seeds: positions and points of each seed, in any order.
+        linear: of the vertical scale, `asinh(points / linear)`.
+    """
+    end = min(positions.max() for positions, _ in seeds)
+    grid = np.unique(np.concatenate([[0.0], *(positions for positions, _ in seeds)]))
+    grid = grid[grid <= end]
+    curves = []
+    for positions, points in seeds:
+        order = np.argsort(positions, kind="stable")
+        heights = np.arcsinh(points[order] / linear)
+        curves.append(np.interp(grid, np.concatenate([[0.0], positions[order]]), np.concatenate([[0.0], heights])))
+    return MeanCurve(grid, linear * np.mean(np.sinh(curves), axis=0))
+
+
+def _potentials(results: SweepResults, *, task: str, method: str, delta: float, budget: int) -> list[Potential]:
+    key = (task, method, delta, budget)
+    return [p for p in results.potentials if (p.task, p.curve.method, p.delta, p.curve.budget) == key]
+
+
+def _draw_brackets(axes: Axes, results: SweepResults, *, task: str, method: str, delta: float, colour: str) -> None:
+    """On the threshold, from each seed's potential to the next ratio that was measured and fails."""
+    for found in _potentials(results, task=task, method=method, delta=delta, budget=largest_budget(results)):
+        if found.ratio is None:
+            continue
+        low = position(found.ratio)
+        high = axes.get_xlim()[1] if found.next_ratio is None else position(found.next_ratio)
+        axes.plot([low, high], [100 * delta] * 2, color=colour, linewidth=7, alpha=0.3, solid_capstyle="butt", zorder=3)
+        axes.plot([low], [100 * delta], "|", color=colour, markersize=11, markeredgewidth=2, zorder=6)
+
+
+# -- potential per task ----------------------------------------------------------------------------------------------
+
+
+def potential_panels(results: SweepResults, *, delta: float) -> list[Panel]:
+    """One panel per method: a bar per task as long as its potential, with interval; an arrow where it is censored."""
+    rows = standings(results, delta=delta)
+    if not any(one.ratio is not None for row in rows.values() for one in row.values()):
+        return []
+    ends = [end for row in rows.values() for one in row.values() for end in (one.ratio, one.high) if end is not None]
+    colours = series_colours(list(rows))
+    return [
+        panel(
+            f"Potential of {method} on each task",
+            height=76 + 38 * len(row),
+            draw=lambda figure, method=method, row=row: _draw_potentials(
+                figure, method, list(row.values()), colour=colours[method], largest=max(ends)
+            ),
+        )
+        for method, row in rows.items()
+    ]
+
+
+def _draw_potentials(figure: Figure, method: str, row: list[Standing], *, colour: str, largest: float) -> None:
+    heading(figure, method)
+    axes = axes_at(figure, left=4, right=14, top=22, bottom=52)
+    kept_axis(axes, largest=largest, is_flush=True)
+    axes.set_ylim(len(row) - 0.25, -0.15)
+    axes.set_yticks([])
+    low = marked_weakest(row)
+    for index, one in enumerate(row):
+        _draw_potential(axes, one, at=index, colour=colour, is_weakest=one == low)
+
+
+def _draw_potential(axes: Axes, one: Standing, *, at: int, colour: str, is_weakest: bool) -> None:
+    text_row, bar_row = at + 0.2, at + 0.56
+    texts = _bar_texts(one, is_weakest=is_weakest)
+    style = {"fontsize": TEXT, "fontweight": "bold" if is_weakest else "normal", "va": "center"}
+    paper = {"facecolor": PAPER, "linewidth": 0, "pad": 1.5}  # or the grid would run through the text
+    axes.text(0, text_row, texts.left, bbox=paper, **style)
+    axes.text(axes.get_xlim()[1], text_row, texts.right, bbox=paper, ha="right", **style)
+    if one.ratio is None:
+        return
+    end = position(one.ratio)
+    is_open = one.status == "open"
+    face = PAPER if is_open else colour
+    axes.barh(bar_row, end, height=0.28, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
+    if one.status != "known":
+        axes.plot([end], [bar_row], ">", color=colour, markersize=9, clip_on=False, zorder=5)
+    elif one.low is not None and one.high is not None:
+        ends = [position(max(0.0, one.low)), position(one.high)]
+        axes.plot(ends, [bar_row] * 2, color=INK, linewidth=1.4, zorder=4, marker="|", markersize=7)
+
+
+class _BarTexts(NamedTuple):
+    left: str
+    right: str
+
+
+# As many letters as fit above a bar, in a bold and wide font.
+BAR_LETTERS = 48
+
+
+def _bar_texts(one: Standing, *, is_weakest: bool) -> _BarTexts:
+    """Task and amount; without the interval, which the bar shows, and with a shorter name where there is no room."""
+    amount = marked_amount(one, is_weakest=False)
+    name = f"{one.task} {WEAKEST_MARK}" if is_weakest else one.task
+    whole = f"{amount} {one.spread}".strip()
+    if len(name) + len(whole) <= BAR_LETTERS:
+        return _BarTexts(name, whole)
+    room = BAR_LETTERS - len(amount)
+    return _BarTexts(name if len(name) <= room else name[: room - 1] + "\N{HORIZONTAL ELLIPSIS}", amount)
+
+
+# -- excess error against ratio --------------------------------------------------------------------------------------
+
+
+def excess_panels(results: SweepResults, *, delta: float) -> list[Panel]:
+    """One panel per shifted task, and one of their mean: difference in excess error against what is kept.
+
+    Bands are the seeds' intervals, their ends averaged; a diamond stands at the method's mean nominal potential.
+    Only the largest budget is drawn.
+    """
+    every = excess_errors_frame(results)
+    frame = every[every["budget"] == largest_budget(results)]
+    if frame.empty:
+        return []
+    names = {task.name: frame[frame["task"] == task.name] for task in shifted_tasks(results)}
+    if len(names) > 1:
+        keys = ["method", "seed", "ratio"]
+        mean = frame.groupby(keys, sort=False, as_index=False)[["value", "low", "high"]].mean()
+        names = {f"mean of {len(names)} shifted tasks": mean, **names}
+    ends = frame[["value", "low", "high"]].to_numpy(dtype=float)
+    scale = _Scale(
+        linear=100 * min(results.spec.deltas),
+        low=100 * float(np.nanmin(ends)),
+        high=100 * float(np.nanmax(ends)),
+        largest=float(frame["ratio"].max()),
+    )
+    return [
+        panel(
+            f"Excess error on {name}",
+            height=280,
+            draw=lambda figure, name=name, rows=rows: _draw_excess(
+                figure, results, rows, name=name, delta=delta, scale=scale
+            ),
+        )
+        for name, rows in names.items()
+    ]
+
+
+def _draw_excess(
+    figure: Figure, results: SweepResults, frame: pd.DataFrame, *, name: str, delta: float, scale: _Scale
+) -> None:
+    heading(figure, name, left="points lost beyond those on the nominal task")
+    axes = axes_at(figure, left=40, right=14, top=46, bottom=58)
+    kept_axis(axes, largest=scale.largest)
+    points_axis(axes, low=scale.low, high=scale.high, linear=scale.linear)
+    axes.axhline(0, color=INK, linewidth=1)
+    nominal = standings(results, delta=delta)
+    for method, colour in series_colours(method_names(results)).items():
+        rows = frame[frame["method"] == method]
+        _draw_band(axes, rows, colour=colour, linear=scale.linear)
+        _draw_curve(axes, rows, column="value", colour=colour, age=0, linear=scale.linear)
+        found = [nominal[method][task.name] for task in nominal_tasks(results)]
+        if len(found) == 1 and found[0].ratio and not rows.empty:
+            _draw_diamond(axes, rows, ratio=found[0].ratio, colour=colour, linear=scale.linear)
+
+
+def _by_seed(rows: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions and points of each seed, of the rows that have a value."""
+    measured = rows[rows[column].notna()]
+    return [
+        (seed["ratio"].map(position).to_numpy(dtype=float), 100 * seed[column].to_numpy(dtype=float))
+        for _, seed in measured.groupby("seed")
+    ]
+
+
+def _draw_band(axes: Axes, rows: pd.DataFrame, *, colour: str, linear: float) -> None:
+    if rows.empty or rows["low"].isna().any():
+        return
+    low, high = (mean_curve(_by_seed(rows, end), linear=linear) for end in ("low", "high"))
+    axes.fill_between(low.positions, low.points, high.points, color=colour, alpha=0.18, linewidth=0, zorder=2)
+
+
+def _draw_diamond(axes: Axes, rows: pd.DataFrame, *, ratio: float, colour: str, linear: float) -> None:
+    mean = mean_curve(_by_seed(rows, "value"), linear=linear)
+    height = linear * np.sinh(np.interp(position(ratio), mean.positions, np.arcsinh(mean.points / linear)))
+    axes.plot([position(ratio)], [height], "D", color=colour, markeredgecolor=PAPER, markersize=9, zorder=7)
+
+
+# -- potential against budget ----------------------------------------------------------------------------------------
+
+
+def budget_panels(results: SweepResults, *, delta: float) -> list[Panel]:
+    """Potential against retraining epochs, a line per method: all tasks when few, else nominal and weakest ones.
+
+    None with a single budget.
+    """
+    budgets = sorted(results.spec.budgets)
+    if len(budgets) < 2:
+        return []
+    rows = {budget: standings(results, delta=delta, budget=budget) for budget in budgets}
+    every = [one for row in rows.values() for tasks in row.values() for one in tasks.values()]
+    known = [one.ratio for one in every if one.ratio is not None]
+    if not known:
+        return []
+    names = [task.name for task in results.tasks]
+    if len(names) > MANY_TASKS:
+        lows = [marked_weakest(row.values()) for row in rows[budgets[-1]].values()]
+        kept = {task.name for task in nominal_tasks(results)} | {low.task for low in lows if low}
+        names = [name for name in names if name in kept]
+    ends = [end for one in every for end in (one.ratio, one.high) if end is not None]
+    return [
+        panel(
+            f"Potential on {name} against retraining",
+            height=280,
+            draw=lambda figure, name=name: _draw_budgets(
+                figure, results, [{m: row[name] for m, row in rows[b].items()} for b in budgets], largest=max(ends)
+            ),
+        )
+        for name in names
+    ]
+
+
+def _draw_budgets(figure: Figure, results: SweepResults, row: list[dict[str, Standing]], *, largest: float) -> None:
+    budgets = sorted(results.spec.budgets)
+    task = next(one.task for one in row[0].values())
+    heading(figure, task, left="% of the parameters removed")
+    axes = axes_at(figure, left=40, right=14, top=46, bottom=48)
+    axes.set_xlim(-0.35, len(budgets) - 0.65)
+    axes.set_xticks(range(len(budgets)), [f"{budget:g}" for budget in budgets])
+    axes.set_xlabel("epochs of retraining", fontsize=SMALL, color=MUTED, labelpad=4)
+    end = max(position(largest) * 1.05, position(0.5))
+    axes.set_ylim(0, end)
+    ticks = kept_ticks(end)
+    axes.set_yticks([position(1 - kept) for kept in ticks], [f"{100 - 100 * kept:g}" for kept in ticks])
+    axes.yaxis.grid(visible=True, color=GRID, linewidth=0.8)
+    colours = series_colours(method_names(results))
+    for index, (method, colour) in enumerate(colours.items()):
+        # Beside each other, or intervals of methods would hide each other.
+        shift = 0.06 * (index - (len(colours) - 1) / 2)
+        found = [(at + shift, column[method]) for at, column in enumerate(row) if column[method].ratio is not None]
+        xs, ys = [at for at, _ in found], [position(one.ratio or 0.0) for _, one in found]
+        axes.plot(xs, ys, color=colour, linewidth=2.2, zorder=4)
+        for at, one in found:
+            _draw_standing(axes, one, at=at, colour=colour)
+
+
+def _draw_standing(axes: Axes, one: Standing, *, at: float, colour: str) -> None:
+    height = position(one.ratio or 0.0)
+    if one.low is not None and one.high is not None and one.status == "known":
+        axes.plot([at, at], [position(max(0.0, one.low)), position(one.high)], color=colour, linewidth=1.2, alpha=0.7)
+    mark = {"known": "o", "at_top": "^", "open": "^"}[one.status]
+    face = PAPER if one.status == "open" else colour
+    axes.plot([at], [height], mark, color=colour, markerfacecolor=face, markersize=7.5, clip_on=False, zorder=6)

@@ -32,6 +32,7 @@ from raypruning.reporting.answer import (
     standings,
     weakest,
 )
+from raypruning.reporting.documents import to_json, to_markdown
 from raypruning.reporting.notes import (
     cost_lines,
     excess_notes,
@@ -40,6 +41,8 @@ from raypruning.reporting.notes import (
     potential_notes,
     report_warnings,
 )
+
+__all__ = ["TerminalReport", "to_json", "to_markdown"]
 
 
 class TerminalReport:

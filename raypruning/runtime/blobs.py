@@ -273,11 +273,12 @@ def _make_folder(folder: Path) -> None:
     """Make a folder and those above it so that they survive a power cut."""
     if folder.is_dir():
         return
-    if folder.exists():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     if folder.parent != folder:
         _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from error
     _sync_folder(folder.parent)
 
 

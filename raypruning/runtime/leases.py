@@ -92,6 +92,12 @@ def acquire(
     return lease if winner is None or winner.owner == owner else HeldBy(winner)
 
 
+def current(blobs: Blobs, name: str, *, now: Clock) -> Lease | None:
+    """Who holds a lease now; None when nobody does."""
+    held = _read(blobs, name)
+    return held if held is not None and not is_expired(held, now=now) else None
+
+
 def renew(blobs: Blobs, lease: Lease, *, now: Clock) -> Lease | HeldBy:
     """Say that the owner is still at work; whoever took the lease over in the meantime keeps it."""
     return acquire(blobs, lease.name, now=now, owner=lease.owner, expiry_seconds=lease.expiry_seconds)

@@ -10,7 +10,6 @@ line where some run has a step of 1 or more, a bar otherwise. Sections are sorte
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
+from raypruning.core.identity import fingerprint
 from raypruning.core.records import (
     Checkpoint,
     Curve,
@@ -123,7 +123,7 @@ def curve_key(probe: Probe) -> str:
         "recipe": training.recipe.model_dump(mode="json"),
         "method": training.mask.method.model_dump(mode="json") if training.mask else None,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return fingerprint(parts)
 
 
 def parent_of(probe: Probe, results: Mapping[str, ProbeResult]) -> ProbeResult | None:

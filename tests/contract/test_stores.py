@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -309,6 +310,17 @@ def test_leftovers_of_killed_writers_are_hidden_and_cleaned_when_old(tmp_path: P
     assert blobs.clean() == 0  # young: perhaps of a writer at work
     assert blobs.clean(older_than_seconds=-1.0) == 12
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "x"]
+
+
+def test_readers_of_a_file_that_is_being_replaced_see_one_of_its_versions(tmp_path: Path) -> None:
+    blobs = open_blobs(str(tmp_path))
+    versions = [bytes([index]) * 2**20 for index in range(10)]
+    blobs.write("x", versions[0])
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(lambda: [blobs.write("x", version) for version in versions * 5])
+        while not writing.done():
+            assert blobs.read("x") in versions
+        writing.result()
 
 
 class FlakyFilesystem:

@@ -1,0 +1,348 @@
+"""`prune-cli`: flags in, answer out. What each command does is in raypruning.app; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raypruning.errors import RaypruningError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="prune-cli",
+    help="How far can a network be pruned before it loses more than delta of accuracy, on each task that matters?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+EXIT_OPEN = 3
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", help="Folder or s3:// address of the store. [env: RAYPRUNING_STORAGE] [default: raypruning-store]"
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow: a server, sqlite:///FILE, or none. [default: SQLite in the storage]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Deltas = Annotated[
+    list[float] | None,
+    typer.Option("--delta", help="Accuracy that may be lost, a fraction: 0.005 is half a point. Repeatable."),
+]
+AllProbes = Annotated[
+    bool, typer.Option("--all-probes", help="Use all the store knows of these curves, not only what the search asked.")
+]
+
+
+@app.command()
+def sweep(
+    target: Annotated[str, typer.Argument(help="A sweep's name, a path to a TOML file, or a model's name.")],
+    delta: Deltas = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task to measure; with nominal. Repeatable.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Pruning method. Repeatable.")] = None,
+    budget: Annotated[list[int] | None, typer.Option(help="Retraining epochs. Repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Random seed, one parent each. Repeatable.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset in place of the sweep's own.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder that holds datasets. [env: RAYPRUNING_DATA_DIR]")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the dataset if it is missing.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep. [default: the target's]")] = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    executor: Annotated[str, typer.Option(help="ray, or inline: in this process, for debugging.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster. [default: a local one]")] = None,
+    gpus_per_probe: Annotated[float | None, typer.Option(help="GPUs of each probe; may be a fraction.")] = None,
+    cpus_per_probe: Annotated[float | None, typer.Option(help="CPUs of each probe.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Probes at once, at most.")] = None,
+    max_probes: Annotated[int | None, typer.Option(min=1, help="Pruned probes in all, at most.")] = None,
+    search: Annotated[str | None, typer.Option(help="How ratios are chosen: bisect or grid.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Bracket that is narrow enough, as a fraction of what is kept.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any field, such as recipe.epochs=20. Repeatable.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget this sweep's results and start over.")] = False,
+    log_checkpoints: Annotated[
+        str, typer.Option(help="Checkpoints that MLflow keeps: potential, all or none.")
+    ] = "potential",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take; run nothing.")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the answer.")] = False,
+) -> None:
+    """Find how far a network can be pruned within delta on each task. The same command again continues."""
+    from raypruning.app.request import SweepRequest, resolve_request
+
+    with _errors_in_one_line(retype=True):
+        resolved = resolve_request(
+            SweepRequest(
+                target=target,
+                name=name,
+                deltas=delta or (),
+                tasks=task or (),
+                methods=method or (),
+                budgets=budget or (),
+                seeds=seed or (),
+                dataset=dataset,
+                data_dir=data_dir,
+                download=download,
+                storage=storage,
+                tracking_uri=tracking_uri,
+                executor=executor,
+                address=address,
+                gpus_per_probe=gpus_per_probe,
+                cpus_per_probe=cpus_per_probe,
+                max_concurrent=max_concurrent,
+                max_probes=max_probes,
+                search=search,
+                resolution=resolution,
+                settings=settings or (),
+                fresh=fresh,
+                log_checkpoints=log_checkpoints,
+            )
+        )
+        if dry_run:
+            _print_estimate(resolved, as_json=json)
+            return
+        _run(resolved, as_json=json, quiet=quiet)
+
+
+@app.command()
+def report(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write tables as CSV files into this folder.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown to this file.")] = None,
+    json: Json = False,
+    delta: Deltas = None,
+    all_probes: AllProbes = False,
+    storage: Storage = None,
+) -> None:
+    """Show the answer of a sweep again, also at other deltas. Runs nothing."""
+    from raypruning.app.read import read_sweep
+    from raypruning.app.request import resolve_storage
+    from raypruning.reporting.documents import write_documents
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        store = open_store(resolve_storage(storage), read_only=True)
+        results = read_sweep(store, sweep, deltas=delta or (), all_probes=all_probes)
+        for path in write_documents(results, html=html, csv=csv, markdown=markdown):
+            typer.echo(f"wrote {path}", err=True)
+        _print_results(results, as_json=json)
+
+
+@app.command()
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(help="Names of two or more sweeps that were run.")],
+    html: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    delta: Deltas = None,
+    storage: Storage = None,
+) -> None:
+    """Show sweeps side by side."""
+    from raypruning.app.read import read_sweep
+    from raypruning.app.request import resolve_storage
+    from raypruning.errors import SpecError
+    from raypruning.reporting.documents import write_comparison
+    from raypruning.reporting.tables import ComparisonReport
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        if len(set(sweeps)) < 2:
+            raise SpecError("compare needs the names of two or more sweeps: prune-cli compare A B")
+        store = open_store(resolve_storage(storage), read_only=True)
+        results = [read_sweep(store, sweep, deltas=delta or ()) for sweep in sweeps]
+        if html is not None:
+            write_comparison(results, html)
+            typer.echo(f"wrote {html}", err=True)
+        _console().print(ComparisonReport(results))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="models, methods, datasets, tasks, sweeps or runs.")],
+    storage: Storage = None,
+) -> None:
+    """List what there is, or the sweeps that were run."""
+    from raypruning.app.catalogue import entries
+    from raypruning.app.request import resolve_storage
+
+    with _errors_in_one_line():
+        found = entries(kind, storage=resolve_storage(storage))
+        width = max((len(entry.name) for entry in found), default=0)
+        for entry in found:
+            typer.echo(f"{entry.name:<{width}}  {entry.note}".rstrip())
+
+
+@app.command()
+def status(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep.")],
+    json: Json = False,
+    storage: Storage = None,
+) -> None:
+    """Show how far a sweep is, whoever runs it."""
+    from raypruning.app.request import resolve_storage
+    from raypruning.app.status import sweep_status
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        found = sweep_status(open_store(resolve_storage(storage), read_only=True), sweep)
+        typer.echo(json_module.dumps(found.as_dict(), indent=1) if json else found.as_text())
+
+
+@app.command()
+def track(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    tracking_uri: TrackingUri = None,
+    log_checkpoints: Annotated[
+        str, typer.Option(help="Checkpoints that MLflow keeps: potential, all or none.")
+    ] = "potential",
+    storage: Storage = None,
+) -> None:
+    """Write a sweep to MLflow from the store: after an outage, or into another MLflow."""
+    from raypruning.app.request import resolve_storage
+    from raypruning.app.tracking import track_from_store
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        store = open_store(resolve_storage(storage), read_only=True)
+        problems = track_from_store(store, sweep, tracking_uri=tracking_uri, log_checkpoints=log_checkpoints)
+        for problem in problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    tracking_uri: TrackingUri = None,
+    storage: Storage = None,
+) -> None:
+    """Open MLflow's pages on this machine: http://127.0.0.1:PORT. Ctrl-C ends it."""
+    from raypruning.app.tracking import serve_ui
+
+    with _errors_in_one_line():
+        raise typer.Exit(serve_ui(storage=storage, tracking_uri=tracking_uri, port=port))
+
+
+@app.command()
+def clean(
+    keep: Annotated[
+        str, typer.Option(help="asked: all that a sweep asked for; potential: parents and networks at a potential.")
+    ] = "asked",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    storage: Storage = None,
+) -> None:
+    """Free disk: delete stored networks that no sweep needs, and what crashes left behind."""
+    from raypruning.app.cleaning import clean as clean_store
+    from raypruning.app.request import resolve_storage
+    from raypruning.errors import SpecError
+    from raypruning.reporting.wording import count, num_bytes
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        if keep not in ("asked", "potential"):
+            raise SpecError(f"--keep must be asked or potential, got {keep}")
+        done = clean_store(open_store(resolve_storage(storage)), keep=keep, dry_run=dry_run)
+        verb = "would delete" if dry_run else "deleted"
+        typer.echo(f"{verb} {count(len(done.trainings), 'stored network')}, {num_bytes(done.num_bytes)}")
+
+
+def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
+    """Run a sweep, print its answer and where everything is, exit 0 or 3."""
+    from raypruning.app.sweep import run_sweep
+    from raypruning.reporting.live import LiveReport
+    from raypruning.runtime.signals import StopOnSignal
+
+    with StopOnSignal(), LiveReport(_console(stderr=True), quiet=quiet) as watcher:
+        finished = run_sweep(resolved, watcher=watcher)
+    _print_results(finished.results, as_json=as_json)
+    for problem in finished.problems:
+        typer.echo(problem, err=True)
+    if not quiet:
+        typer.echo(_next_steps(finished, resolved), err=True)
+    if finished.has_open:
+        raise typer.Exit(EXIT_OPEN)
+
+
+def _next_steps(finished: Any, resolved: Any) -> str:
+    setting = resolved.setting
+    where = "" if setting.storage.endswith("/raypruning-store") else f" --storage {setting.storage}"
+    lines = [f"\nreport   {finished.report}"]
+    if finished.results.experiment_url:
+        lines.append(f"MLflow   {finished.results.experiment_url}")
+    elif setting.tracking_uri:
+        lines.append(f"MLflow   prune-cli ui{where}   then open http://127.0.0.1:5000")
+    lines.append(f"again    prune-cli report {finished.results.spec.name}{where}")
+    return "\n".join(lines)
+
+
+def _print_results(results: Any, *, as_json: bool) -> None:
+    from raypruning.reporting.tables import TerminalReport, to_json
+
+    if as_json:
+        typer.echo(json_module.dumps(to_json(results), indent=1))
+    else:
+        _console().print(TerminalReport(results))
+
+
+def _print_estimate(resolved: Any, *, as_json: bool) -> None:
+    from raypruning.app.dry_run import estimate
+    from raypruning.reporting.wording import duration, num_bytes
+
+    found = estimate(resolved)
+    if as_json:
+        typer.echo(json_module.dumps(found._asdict(), indent=1))
+        return
+    typer.echo(
+        f"probes    {found.num_dense} dense, at most {found.num_pruned} pruned; "
+        f"{found.num_stored} parents are stored already\n"
+        f"epochs    at most {found.num_epochs}\n"
+        f"time      at most about {duration(found.seconds)} with {found.num_workers} at once, as fast as this machine is now\n"
+        f"disk      at most about {num_bytes(found.num_bytes)}\n"
+        f"storage   {found.storage}\n"
+        f"MLflow    {found.tracking_uri or 'none'}\n"
+        f"Ray's log {found.log}"
+    )
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # A pipe or a log has no width of its own: 80 columns would fold tables that nobody needs folded.
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, soft_wrap=False, width=None if is_terminal else 110)
+
+
+@contextmanager
+def _errors_in_one_line(*, retype: bool = False) -> Iterator[None]:
+    """A user's mistake or the world's ends in one line and its exit code; a signal says how to go on."""
+    from raypruning.runtime.signals import Interrupted
+
+    try:
+        yield
+    except RaypruningError as error:
+        typer.echo(f"prune-cli: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except Interrupted as stop:
+        hint = "; what is finished is kept: the same command continues" if retype else ""
+        typer.echo(f"prune-cli: {stop}{hint}", err=True)
+        raise typer.Exit(stop.exit_code) from None
+
+
+if __name__ == "__main__":
+    app()

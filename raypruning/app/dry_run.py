@@ -1,0 +1,110 @@
+"""What a sweep would take, before it starts: probes at most, time, disk, and where things would go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from raypruning.app.request import Resolved
+from raypruning.app.sweep import log_path, make_plan
+from raypruning.core.plan import Plan, max_pruned_probes
+from raypruning.core.records import SweepSpec
+from raypruning.datasets.resolve import open_dataset
+from raypruning.runtime.store import ObjectStore, open_store
+
+
+class Estimate(NamedTuple):
+    """Bounds for the whole sweep, and what of it is stored already.
+
+    Attributes:
+        seconds: wall time with `num_workers` at once, from a second of the real work on this machine.
+        num_bytes: weights, masks and predictions.
+    """
+
+    num_dense: int
+    num_pruned: int
+    num_stored: int
+    num_epochs: int
+    num_workers: int
+    seconds: float
+    num_bytes: int
+    storage: str
+    tracking_uri: str | None
+    log: str
+
+
+def estimate(resolved: Resolved) -> Estimate:
+    """Bounds from the plan and a short measurement. Writes nothing."""
+    from raypruning.training.speed import measure_speed
+
+    spec, setting = resolved
+    plan = make_plan(spec, setting)
+    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+    num_train, num_tested = len(dataset.split("train")), sum(task.num_examples for task in plan.tasks)
+    num_dense = len(spec.seeds) * (1 + sum(budget > 0 for budget in spec.budgets))
+    num_pruned = max_pruned_probes(plan)
+    per_budget = num_pruned / len(spec.budgets)
+    dense_epochs = len(spec.seeds) * (spec.recipe.epochs + sum(spec.budgets))
+    num_epochs = round(dense_epochs + sum(per_budget * budget for budget in spec.budgets))
+
+    import torch
+
+    from raypruning.models.resolve import build_model
+
+    device = torch.device("cuda" if spec.resources.gpus_per_probe else "cpu")
+    model = build_model(
+        spec.model.name,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+        image_size=dataset.image_size,
+        options=spec.model.options,
+    ).to(device=device, memory_format=torch.channels_last)
+    speed = measure_speed(
+        model,
+        spec.recipe,
+        shape_CHW=(dataset.channels, dataset.image_size, dataset.image_size),
+        num_classes=dataset.num_classes,
+        device=device,
+    )
+    num_workers = _num_workers(resolved)
+    work = num_epochs * num_train * speed.train + (num_dense + num_pruned) * num_tested * speed.evaluate
+    num_params = sum(value.numel() for value in model.state_dict().values())
+    # Weights in float32, a bit for each weight's mask, and five bytes and a label for each prediction.
+    num_bytes = (num_dense + num_pruned) * (num_params * (4 + 1 / 8) + num_tested * 7)
+    return Estimate(
+        num_dense=num_dense,
+        num_pruned=num_pruned,
+        num_stored=_num_stored(plan, setting.storage),
+        num_epochs=num_epochs,
+        num_workers=num_workers,
+        seconds=work / num_workers,
+        num_bytes=round(num_bytes),
+        storage=setting.storage,
+        tracking_uri=setting.tracking_uri,
+        log=str(log_path(setting, spec.name)),
+    )
+
+
+def _num_stored(plan: Plan, storage: str) -> int:
+    store: ObjectStore = open_store(storage, read_only=True)
+    return sum(store.training(plan.parent(seed).id) is not None for seed in plan.spec.seeds)
+
+
+def _num_workers(resolved: Resolved) -> int:
+    import os
+
+    spec, setting = resolved
+    if setting.executor == "inline":
+        return 1
+    room = _room(spec)
+    return max(1, min(setting.max_concurrent or room, room, os.cpu_count() or 1))
+
+
+def _room(spec: SweepSpec) -> int:
+    import os
+
+    by_cpu = int((os.cpu_count() or 1) / spec.resources.cpus_per_probe)
+    if not spec.resources.gpus_per_probe:
+        return by_cpu
+    import torch
+
+    return min(by_cpu, int(torch.cuda.device_count() / spec.resources.gpus_per_probe + 1e-9))

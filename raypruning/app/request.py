@@ -1,0 +1,215 @@
+"""From what a command was given to a validated spec and the place and manner of running it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from raypruning import registry
+from raypruning.app.sweep_files import SweepFile, read_target, recipes
+from raypruning.core.records import SweepSpec
+from raypruning.core.spec import Raw, build_spec, merged, with_settings
+from raypruning.errors import DataError, ResourceError, SpecError
+from raypruning.models.resolve import check_model
+from raypruning.tasks.task import resolve_task
+
+DEFAULT_STORAGE = "raypruning-store"
+
+LogCheckpoints = Literal["potential", "all", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """The flags of `prune-cli sweep`, as typed. None and empty mean: as the sweep's file has it."""
+
+    target: str
+    name: str | None = None
+    deltas: Sequence[float] = ()
+    tasks: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    budgets: Sequence[int] = ()
+    seeds: Sequence[int] = ()
+    dataset: str | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    storage: str | None = None
+    tracking_uri: str | None = None
+    executor: str = "ray"
+    address: str | None = None
+    gpus_per_probe: float | None = None
+    cpus_per_probe: float | None = None
+    max_concurrent: int | None = None
+    max_probes: int | None = None
+    search: str | None = None
+    resolution: float | None = None
+    settings: Sequence[str] = ()
+    fresh: bool = False
+    log_checkpoints: str = "potential"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how a sweep runs: no part of its answer.
+
+    Attributes:
+        storage: absolute path or s3 uri.
+        tracking_uri: of MLflow; None for no tracking.
+        notices: lines a person should read before anything else.
+    """
+
+    storage: str
+    tracking_uri: str | None
+    executor: Literal["ray", "inline"] = "ray"
+    address: str | None = None
+    max_concurrent: int | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    fresh: bool = False
+    log_checkpoints: LogCheckpoints = "potential"
+    notices: Sequence[str] = field(default_factory=tuple)
+
+
+class Resolved(NamedTuple):
+    """A request, understood."""
+
+    spec: SweepSpec
+    setting: Setting
+
+
+def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = os.environ) -> Resolved:
+    """Read the target, lay the flags over it, check every name.
+
+    Raises: SpecError, UnknownNameError, DataError, ResourceError: one line each; nothing has been written.
+    """
+    file = read_target(request.target)
+    data_dir = _data_dir(request, environment)
+    raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
+    raw = with_settings(merged(raw, _changes(request, raw)), request.settings)
+    if request.name:
+        raw["name"] = request.name
+    elif request.dataset and request.dataset != file.raw.get("dataset"):
+        raw["name"] = f"{raw.get('name', request.target)}-{request.dataset.replace('/', '-').strip('-')}"
+    spec = build_spec(raw, source=file.source, recipes=recipes())
+    registry.import_plugins(spec.plugins)
+    check_names(spec)
+    if max(spec.deltas) > 0.1:
+        notices.append(f"delta {max(spec.deltas):g} allows {max(spec.deltas):.0%} more errors; 0.005 is half a point")
+    storage = resolve_storage(request.storage, environment)
+    setting = Setting(
+        storage=storage,
+        tracking_uri=resolve_tracking_uri(request.tracking_uri, storage=storage, environment=environment),
+        executor=_one_of("--executor", request.executor, ("ray", "inline")),
+        address=request.address,
+        max_concurrent=request.max_concurrent,
+        data_dir=data_dir,
+        download=request.download,
+        fresh=request.fresh,
+        log_checkpoints=_one_of("--log-checkpoints", request.log_checkpoints, ("potential", "all", "none")),
+        notices=tuple(notices),
+    )
+    if setting.executor == "inline" and (setting.address or (setting.max_concurrent or 1) > 1):
+        raise SpecError(
+            "--executor inline runs one probe at a time in this process: leave --address and --max-concurrent out"
+        )
+    if spec.resources.gpus_per_probe and setting.address is None:
+        _require_gpu(spec.resources.gpus_per_probe)
+    return Resolved(spec, setting)
+
+
+def check_names(spec: SweepSpec) -> None:
+    """Every name of a spec must be known, with parameters it takes. Imports no torch for built-in names."""
+    check_model(spec.model.name)
+    for method in spec.methods:
+        registry.methods.check(method.name)
+    registry.datasets.check(spec.data.name)
+    for task in spec.tasks:
+        nominal = resolve_task(task).nominal
+        if nominal not in spec.tasks:
+            raise SpecError(
+                f"the task {task} is compared with {nominal}, which is not among the tasks: add --task {nominal}"
+            )
+
+
+def resolve_storage(storage: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The storage asked for, of the environment, or a folder here; local ones as absolute paths."""
+    chosen = storage or environment.get("RAYPRUNING_STORAGE") or DEFAULT_STORAGE
+    return chosen if "://" in chosen else str(Path(chosen).expanduser().resolve())
+
+
+def resolve_tracking_uri(
+    tracking_uri: str | None, *, storage: str, environment: Mapping[str, str] = os.environ
+) -> str | None:
+    """The tracking uri asked for, of the environment, or SQLite in the storage; None for "none"."""
+    chosen = tracking_uri or environment.get("MLFLOW_TRACKING_URI")
+    if chosen == "none":
+        return None
+    if chosen:
+        return chosen
+    # SQLite needs a file system: beside an object store it lies in the working folder.
+    folder = Path(DEFAULT_STORAGE).resolve() if "://" in storage else Path(storage)
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def _data_dir(request: SweepRequest, environment: Mapping[str, str]) -> Path | None:
+    configured = str(request.data_dir) if request.data_dir else environment.get("RAYPRUNING_DATA_DIR")
+    if not configured:
+        return None
+    path = Path(configured).expanduser().resolve()
+    if not path.is_dir():
+        where = "--data-dir" if request.data_dir else "RAYPRUNING_DATA_DIR"
+        raise DataError(f"{where}: there is no folder {path}")
+    return path
+
+
+def _with_quick_recipe(file: SweepFile, request: SweepRequest, *, data_dir: Path | None) -> tuple[Raw, list[str]]:
+    """A sweep with a `quick` table uses it when no data was configured at all; never when data is just missing."""
+    raw = {key: value for key, value in file.raw.items() if key != "quick"}
+    quick = file.raw.get("quick")
+    if quick is None or data_dir is not None or request.dataset or request.download:
+        return raw, []
+    changed = merged(raw, quick)
+    for table in ("recipe", "data"):  # A quick recipe is another recipe, not the old one with changes.
+        if table in quick:
+            changed[table] = quick[table]
+    changed["name"] = f"{raw['name']}-quick"
+    notice = changed.get("note", "")
+    return changed, [notice] if notice else []
+
+
+def _changes(request: SweepRequest, raw: Mapping[str, Any]) -> Raw:
+    """Flags as changes to a sweep's tables."""
+    changes: Raw = {}
+    for field_name in ("deltas", "tasks", "methods", "budgets", "seeds"):
+        if values := getattr(request, field_name):
+            changes[field_name] = list(values)
+    if request.dataset:
+        changes["dataset"] = request.dataset
+    tables: dict[str, Raw] = {
+        "search": {"strategy": request.search, "resolution": request.resolution},
+        "resources": {"gpus_per_probe": request.gpus_per_probe, "cpus_per_probe": request.cpus_per_probe},
+        "limits": {"max_probes": request.max_probes},
+    }
+    for table, values in tables.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            changes[table] = given
+    return changes
+
+
+def _require_gpu(num: float) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            f"each probe was to have {num:g} GPUs, and torch finds none on this machine; "
+            "leave --gpus-per-probe out to run on CPUs"
+        )
+
+
+def _one_of(flag: str, value: str, allowed: Sequence[str]) -> Any:
+    if value not in allowed:
+        raise SpecError(f"{flag} must be one of {', '.join(allowed)}, got {value}")
+    return value

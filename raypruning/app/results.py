@@ -1,0 +1,299 @@
+"""The answer of a sweep: potentials, excess errors and their intervals, from stored records and predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from raypruning.analysis.bootstrap import Resampler, excess_interval, interval_of, resampled_potentials
+from raypruning.core.excess import excess_errors
+from raypruning.core.plan import Plan, Results, next_probes, results_of, walk
+from raypruning.core.potential import Threshold, potential
+from raypruning.core.records import (
+    Cost,
+    Curve,
+    ExcessError,
+    Potential,
+    PotentialSummary,
+    ProbeResult,
+    SweepResults,
+    SweepSpec,
+    Task,
+)
+from raypruning.errors import SpecError, StoreError, unknown_name_message
+from raypruning.runtime.dispatcher import stored_result
+from raypruning.runtime.store import ObjectStore
+
+SPEC_FILE, RUN_FILE = "spec.json", "run.json"
+
+
+class SweepRecord(NamedTuple):
+    """What a sweep's folder holds.
+
+    Attributes:
+        run: data_fingerprint, tasks, failed probes, wall_seconds, tracking_uri and the like.
+    """
+
+    spec: SweepSpec
+    run: Mapping[str, Any]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the sweep as it was run."""
+        tasks = tuple(Task.model_validate(task) for task in self.run["tasks"])
+        return Plan(spec=self.spec, data_fingerprint=self.run["data_fingerprint"], tasks=tasks)
+
+
+def read_record(store: ObjectStore, name: str) -> SweepRecord:
+    """A sweep's folder. Raises SpecError when there is none, with near names; StoreError when it is damaged."""
+    spec, run = store.read_sweep_file(name, SPEC_FILE), store.read_sweep_file(name, RUN_FILE)
+    if spec is None or run is None:
+        raise SpecError(f"{unknown_name_message('sweep', name, store.sweep_names())} in {store.uri}")
+    try:
+        return SweepRecord(SweepSpec.model_validate_json(spec), json.loads(run))
+    except ValueError as error:
+        raise StoreError(f"the record of the sweep {name} in {store.uri} is damaged: {error}") from error
+
+
+def write_record(store: ObjectStore, plan: Plan, run: Mapping[str, Any]) -> None:
+    """Put a sweep's spec and run into its folder."""
+    tasks = [task.model_dump(mode="json") for task in plan.tasks]
+    whole = {**run, "data_fingerprint": plan.data_fingerprint, "tasks": tasks}
+    name = plan.spec.name
+    store.write_sweep_file(name, SPEC_FILE, plan.spec.model_dump_json(indent=1).encode())
+    store.write_sweep_file(name, RUN_FILE, json.dumps(whole, indent=1, default=str).encode())
+
+
+def stored_results(store: ObjectStore, record: SweepRecord) -> dict[str, ProbeResult]:
+    """The results a sweep has, by walking its search over the store; failures as the last run recorded them."""
+    plan = record.plan
+    failures = [ProbeResult.model_validate(failed) for failed in record.run.get("failed", [])]
+    failed = {result.probe.id: result for result in failures}
+    results: dict[str, ProbeResult] = {}
+    while True:
+        asked = next_probes(plan, results)
+        found = [stored_result(store, probe, plan.tasks) or failed.get(probe.id) for probe in asked]
+        new = {result.probe.id: result for result in found if result is not None}
+        if not new:
+            return results
+        results |= new
+
+
+def every_stored_result(store: ObjectStore, plan: Plan) -> dict[Curve, list[ProbeResult]]:
+    """Per curve, all that the store holds of it, whichever sweep asked for it."""
+    curves = {(curve.method, curve.budget, plan.parent(curve.seed).id): curve for curve in plan.curves}
+    found: dict[Curve, list[ProbeResult]] = {curve: [] for curve in plan.curves}
+    for training_id in store.training_ids():
+        stored = store.training(training_id)
+        if stored is None or stored.training.mask is None:
+            continue
+        training = stored.training
+        curve = curves.get((training.mask.method.name, training.epochs, training.start or ""))
+        if curve is None or plan.pruned(curve, training.mask.ratio).id != training_id:
+            continue
+        result = stored_result(store, plan.pruned(curve, training.mask.ratio), plan.tasks)
+        if result is not None:
+            found[curve].append(result)
+    return found
+
+
+def collect(
+    plan: Plan,
+    results: Results,
+    store: ObjectStore,
+    *,
+    run: Mapping[str, Any],
+    all_probes: bool = False,
+) -> SweepResults:
+    """Everything a report is made of.
+
+    Args:
+        results: of the probes the search asked for.
+        run: of the sweep's record.
+        all_probes: use everything the store knows of the curves, and not what this search asked for alone.
+    """
+    if all_probes:
+        by_curve: Mapping[Curve, Sequence[ProbeResult]] = every_stored_result(store, plan)
+    else:
+        by_curve = {curve: results_of(plan, curve, results) for curve in plan.curves}
+    parents = {seed: results.get(plan.parent(seed).id) for seed in plan.spec.seeds}
+    controls = [results[p.id] for seed in plan.spec.seeds for p in plan.controls(seed) if p.id in results]
+    analysis = _Analysis(plan, store, by_curve, parents)
+    potentials = analysis.potentials()
+    probes = [result for result in parents.values() if result] + controls
+    probes += [result for curve in plan.curves for result in by_curve[curve]]
+    return SweepResults(
+        spec=plan.spec,
+        tasks=plan.tasks,
+        data_fingerprint=plan.data_fingerprint,
+        probes=tuple(probes),
+        potentials=potentials,
+        summaries=analysis.summaries(potentials),
+        excess_errors=analysis.excess_errors(),
+        cost=_cost(probes, run=run),
+        storage=store.uri,
+        tracking_uri=run.get("tracking_uri") or "",
+        experiment_url=run.get("experiment_url") or "",
+        warnings=tuple(_warnings(plan, results, probes)),
+        versions=_versions(),
+    )
+
+
+class _Analysis:
+    """Potentials and excess errors of a plan, reading each network's predictions once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: ObjectStore,
+        by_curve: Mapping[Curve, Sequence[ProbeResult]],
+        parents: Mapping[int, ProbeResult | None],
+    ) -> None:
+        self._plan, self._store, self._by_curve, self._parents = plan, store, by_curve, parents
+        self._resampler = Resampler()
+        self._wrong: dict[tuple[str, str], np.ndarray] = {}
+        self._resampled: dict[tuple[Curve, Threshold], np.ndarray] = {}
+
+    def potentials(self) -> tuple[Potential, ...]:
+        """One for each curve, task and delta."""
+        num_examples = {task.name: task.num_examples for task in self._plan.tasks}
+        found = []
+        for curve in self._plan.curves:
+            results, dense = self._by_curve[curve], self._parents[curve.seed]
+            for threshold in self._plan.thresholds:
+                one = potential(
+                    curve,
+                    threshold,
+                    results=results,
+                    dense=dense,
+                    search=self._plan.spec.search,
+                    num_examples=num_examples[threshold.task],
+                )
+                found.append(self._with_interval(one, threshold, results, dense))
+        return tuple(found)
+
+    def summaries(self, potentials: Iterable[Potential]) -> tuple[PotentialSummary, ...]:
+        """Potentials over seeds."""
+        groups: dict[tuple[str, str, int, float], list[Potential]] = {}
+        for one in potentials:
+            groups.setdefault((one.curve.method, one.task, one.curve.budget, one.delta), []).append(one)
+        return tuple(self._summary(group) for group in groups.values())
+
+    def excess_errors(self) -> tuple[ExcessError, ...]:
+        """One for each measured probe and shifted task."""
+        found = []
+        for curve in self._plan.curves:
+            dense = self._parents[curve.seed]
+            for result in self._by_curve[curve]:
+                if dense is None or not (result.is_done and dense.is_done):
+                    continue
+                names = {task.name for task in self._plan.tasks} & set(result.evaluations)
+                wrong = {name: self._wrong_N(result, name) for name in names}
+                dense_wrong = {name: self._wrong_N(dense, name) for name in names}
+                for one in excess_errors(result, dense, tasks=self._plan.tasks):
+                    interval = excess_interval(
+                        wrong, dense_wrong, task=one.task, nominal=one.nominal, resampler=self._resampler
+                    )
+                    found.append(one.model_copy(update={"interval": interval}))
+        return tuple(found)
+
+    def _with_interval(
+        self, one: Potential, threshold: Threshold, results: Sequence[ProbeResult], dense: ProbeResult | None
+    ) -> Potential:
+        done = [result for result in results if result.is_done]
+        if dense is None or not dense.is_done or not done:
+            return one
+        wrong_NP = np.stack([self._wrong_N(result, threshold.task) for result in done], axis=1)
+        samples = resampled_potentials(
+            wrong_NP,
+            self._wrong_N(dense, threshold.task),
+            [result.ratio_reached for result in done],
+            delta=threshold.delta,
+            resampler=self._resampler,
+        )
+        self._resampled[one.curve, threshold] = samples
+        return one.model_copy(update={"interval": interval_of(samples)})
+
+    def _summary(self, group: Sequence[Potential]) -> PotentialSummary:
+        first = group[0]
+        known = [one.ratio for one in group if one.ratio is not None]
+        key = Threshold(first.task, first.delta)
+        samples = [self._resampled[one.curve, key] for one in group if (one.curve, key) in self._resampled]
+        return PotentialSummary(
+            method=first.curve.method,
+            task=first.task,
+            budget=first.curve.budget,
+            delta=first.delta,
+            n=len(group),
+            num_known=len(known),
+            mean=float(np.mean(known)) if known else None,
+            sd=float(np.std(known, ddof=1)) if len(known) > 1 else None,
+            low=min(known, default=None),
+            high=max(known, default=None),
+            interval=interval_of(np.mean(samples, axis=0)) if samples else None,
+            num_at_top=sum(one.status == "at_top" for one in group),
+            num_open=sum(one.status == "open" for one in group),
+            num_not_monotone=sum(one.status == "not_monotone" for one in group),
+        )
+
+    def _wrong_N(self, result: ProbeResult, task: str) -> np.ndarray:
+        key = (result.probe.id, task)
+        if key not in self._wrong:
+            arrays = self._store.predictions(result.evaluations[task])
+            self._wrong[key] = arrays["predicted"] != arrays["label"]
+        return self._wrong[key]
+
+
+def _cost(probes: Sequence[ProbeResult], *, run: Mapping[str, Any]) -> Cost:
+    seconds: dict[str, float] = {}
+    for result in probes:
+        for phase, value in result.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+    done = [result for result in probes if result.is_done]
+    return Cost(
+        num_probes=len(probes),
+        num_trained=int(run.get("num_trained", 0)),
+        num_evaluated=sum(len(result.evaluations) for result in done),
+        num_failed=sum(not result.is_done for result in probes),
+        epochs=sum(result.probe.training.epochs for result in done),
+        seconds=seconds,
+        wall_seconds=float(run.get("wall_seconds", 0.0)),
+    )
+
+
+def _warnings(plan: Plan, results: Results, probes: Sequence[ProbeResult]) -> Iterable[str]:
+    if plan.spec.note:
+        yield plan.spec.note
+    hit = [curve.label for curve in plan.curves if walk(plan, curve, results).hit_limit]
+    if hit:
+        yield f"limits.max_probes = {plan.spec.limits.max_probes} ended the search early on {len(hit)} curves"
+    for result in probes:
+        if result.failure is not None:
+            curve = result.probe.curve
+            yield (
+                f"failed after {result.attempts} attempts: {curve.label}, ratio {result.probe.ratio:.4f}: "
+                f"{result.failure.message}"
+            )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("raypruning", "torch", "torchvision", "ray", "mlflow", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def with_deltas(record: SweepRecord, deltas: Sequence[float]) -> SweepRecord:
+    """The same sweep read at other deltas. What its search did not ask for stays open."""
+    if not deltas:
+        return record
+    if not all(0 < delta < 1 for delta in deltas):
+        raise SpecError(f"delta must be in (0, 1), got {', '.join(map(str, deltas))}; write 0.005 for half a point")
+    return record._replace(spec=record.spec.model_copy(update={"deltas": tuple(deltas)}))

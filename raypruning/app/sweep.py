@@ -1,0 +1,242 @@
+"""Run a sweep from a resolved request to its answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from raypruning.app.request import Resolved, Setting
+from raypruning.app.results import collect, read_record, stored_results, write_record
+from raypruning.core.plan import Plan, asked_probes
+from raypruning.core.ports import Executor, ProbeJob, Tracker
+from raypruning.core.records import Probe, ProbeResult, SweepResults, SweepSpec, Task
+from raypruning.datasets.resolve import open_dataset
+from raypruning.runtime import leases
+from raypruning.runtime.dispatcher import Dispatcher
+from raypruning.runtime.store import ObjectStore, open_store
+from raypruning.tasks.task import describe_task
+
+REPORT_FILE = "report.html"
+
+
+class Watcher(Protocol):
+    """Who is told how a sweep goes on."""
+
+    def begin(self, plan: Plan) -> None:
+        """The plan is made; nothing has run."""
+
+    def update(self, result: ProbeResult, results: Mapping[str, ProbeResult], *, num_running: int) -> None:
+        """One more result is there."""
+
+    def say(self, line: str) -> None:
+        """Something a person should read."""
+
+
+class Finished(NamedTuple):
+    """A sweep that ran to its end.
+
+    Attributes:
+        report: path or uri of the HTML report.
+        problems: of the tracker, one line each.
+    """
+
+    results: SweepResults
+    report: str
+    problems: Sequence[str]
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a potential stayed open."""
+        return any(potential.status == "open" for potential in self.results.potentials)
+
+
+def make_plan(spec: SweepSpec, setting: Setting) -> Plan:
+    """The plan of a sweep: opens its dataset, whose fingerprint is part of every identity. Imports no torch."""
+    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+    num_examples = len(dataset.split("test"))
+    tasks = tuple(
+        describe_task(name, dataset=spec.data.name, data_fingerprint=dataset.fingerprint, num_examples=num_examples)
+        for name in spec.tasks
+    )
+    return Plan(spec=spec, data_fingerprint=dataset.fingerprint, tasks=tasks)
+
+
+def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
+    """Run what the store lacks, then compute and show the answer.
+
+    Side effects: commits to the store; writes the sweep's folder, its report and MLflow.
+    Raises: Interrupted on a signal, with everything finished so far kept; errors of ours.
+    """
+    spec, setting = resolved
+    started = time.monotonic()
+    store = open_store(setting.storage)
+    for notice in setting.notices:
+        watcher.say(notice)
+    plan = make_plan(spec, setting)
+    if setting.fresh:
+        start_over(store, spec.name)
+    with ExitStack() as stack:
+        _take_lease(store, spec.name, watcher, stack)
+        watcher.begin(plan)
+        tracker = _make_tracker(setting)
+        tracker.start(spec)
+        stack.callback(tracker.close)
+        run = {"tracking_uri": setting.tracking_uri or "", "started": _now(), "failed": [], "num_trained": 0}
+        write_record(store, plan, run)
+        dispatcher = _dispatch(plan, store, setting, tracker, watcher)
+        results = dispatcher.results
+        failed = [result.model_dump(mode="json") for result in results.values() if not result.is_done]
+        run |= {
+            "failed": failed,
+            "num_trained": sum(result.is_new for result in results.values()),
+            "wall_seconds": time.monotonic() - started,
+            "asked": [probe.id for probe in asked_probes(plan, results)],
+        }
+        write_record(store, plan, run)
+        answer = collect(plan, results, store, run=run)
+        tracker.finish(
+            answer, checkpoints=wanted_checkpoints(answer, setting.log_checkpoints), read=store.training_files
+        )
+        run["experiment_url"] = tracker.experiment_url
+        write_record(store, plan, run)
+        answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
+        report = write_report(store, answer)
+    return Finished(answer, report, tracker.problems)
+
+
+def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker, watcher: Watcher) -> Dispatcher:
+    known: list[Dispatcher] = []
+    early: list[ProbeResult] = []
+
+    def on_result(result: ProbeResult) -> None:
+        tracker.log_probe(result)
+        if known:
+            watcher.update(result, known[0].results, num_running=known[0].num_running)
+        else:
+            early.append(result)
+
+    dispatcher = Dispatcher(plan, store, make_job=_job_maker(plan, setting), on_result=on_result)
+    known.append(dispatcher)
+    for result in early:
+        watcher.update(result, dispatcher.results, num_running=0)
+    if not dispatcher.is_finished:
+        _make_executor(plan, store, setting).drive(dispatcher)
+    return dispatcher
+
+
+def _job_maker(plan: Plan, setting: Setting) -> Callable[[Probe, tuple[Task, ...], int], ProbeJob]:
+    spec = plan.spec
+
+    def make_job(probe: Probe, tasks: tuple[Task, ...], attempt: int) -> ProbeJob:
+        return ProbeJob(
+            probe=probe,
+            tasks=tasks,
+            attempt=attempt,
+            data_dir=str(setting.data_dir) if setting.data_dir else None,
+            download=setting.download,
+            plugins=spec.plugins,
+            device="cuda" if spec.resources.gpus_per_probe else "cpu",
+            save_seconds=float(os.environ.get("RAYPRUNING_SAVE_SECONDS", "30")),
+        )
+
+    return make_job
+
+
+def _make_executor(plan: Plan, store: ObjectStore, setting: Setting) -> Executor:
+    if setting.executor == "inline":
+        from raypruning.runtime.inline import InlineExecutor
+
+        return InlineExecutor(store)
+    from raypruning.runtime.ray_tune import RayExecutor
+
+    os.environ.setdefault("RAYPRUNING_GIT_COMMIT", git_commit())
+    return RayExecutor(
+        storage=setting.storage,
+        resources=plan.spec.resources,
+        max_concurrent=setting.max_concurrent,
+        address=setting.address,
+        log_path=log_path(setting, plan.spec.name),
+    )
+
+
+def log_path(setting: Setting, name: str) -> Path:
+    """Where Ray's own output goes: beside the sweep's report, or into the working folder for an object store."""
+    folder = Path("raypruning-store").resolve() if "://" in setting.storage else Path(setting.storage)
+    return folder / "sweeps" / name / "ray.log"
+
+
+def _make_tracker(setting: Setting) -> Any:
+    if setting.tracking_uri is None:
+        from raypruning.runtime.trackers import NullTracker
+
+        return NullTracker()
+    from raypruning.runtime.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(setting.tracking_uri)
+
+
+def wanted_checkpoints(answer: SweepResults, which: str) -> list[str]:
+    """Trainings whose files MLflow keeps: those at a potential, all, or none."""
+    if which == "none":
+        return []
+    if which == "all":
+        return [result.probe.id for result in answer.probes if result.is_done]
+    return sorted({one.training for one in answer.potentials if one.training})
+
+
+def write_report(store: ObjectStore, answer: SweepResults) -> str:
+    """Put the HTML report and the same as JSON into the sweep's folder. Returns the report's path or uri."""
+    import json
+
+    from raypruning.reporting.html import render_html
+    from raypruning.reporting.tables import to_json
+
+    name = answer.spec.name
+    store.write_sweep_file(name, REPORT_FILE, render_html(answer).encode())
+    store.write_sweep_file(name, "report.json", json.dumps(to_json(answer), indent=1).encode())
+    return f"{store.uri.removeprefix('file://').rstrip('/')}/sweeps/{name}/{REPORT_FILE}"
+
+
+def start_over(store: ObjectStore, name: str) -> None:
+    """Forget a sweep and the trainings that no other sweep asked for."""
+    mine = asked_ids(store, name)
+    others = {key for other in store.sweep_names() if other != name for key in asked_ids(store, other)}
+    for training_id in mine - others:
+        store.delete_training(training_id)
+    store.delete_sweep(name)
+
+
+def asked_ids(store: ObjectStore, name: str) -> set[str]:
+    """Trainings that a sweep asked for, finished or not; none for a sweep that does not exist."""
+    if name not in store.sweep_names():
+        return set()
+    record = read_record(store, name)
+    return {probe.id for probe in asked_probes(record.plan, stored_results(store, record))}
+
+
+def _take_lease(store: ObjectStore, name: str, watcher: Watcher, stack: ExitStack) -> None:
+    """Tell others that this sweep runs, and tell the person if another process runs it: both write the same."""
+    held = leases.acquire(store.blobs, f"sweeps/{name}", now=time.time, owner=leases.this_owner())
+    if isinstance(held, leases.HeldBy):
+        watcher.say(f"another process runs the sweep {name} ({held}); both go on, and what either finishes counts")
+        return
+    stack.enter_context(leases.Heartbeat(store.blobs, held, now=time.time))
+
+
+def git_commit() -> str:
+    """The commit of the working folder's repository, "" outside one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

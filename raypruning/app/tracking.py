@@ -1,0 +1,46 @@
+"""MLflow from the outside of a sweep: rebuild it from the store, and open its pages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from raypruning.app.read import read_sweep
+from raypruning.app.request import resolve_storage, resolve_tracking_uri
+from raypruning.app.sweep import wanted_checkpoints
+from raypruning.errors import SpecError
+from raypruning.runtime.store import ObjectStore
+
+
+def track_from_store(store: ObjectStore, name: str, *, tracking_uri: str | None, log_checkpoints: str) -> Sequence[str]:
+    """Write a whole sweep to MLflow; what is there already is left as it is. Returns what could not be written."""
+    from raypruning.runtime.mlflow_tracker import track_sweep
+
+    if log_checkpoints not in ("potential", "all", "none"):
+        raise SpecError(f"--log-checkpoints must be potential, all or none, got {log_checkpoints}")
+    results = read_sweep(store, name)
+    uri = tracking_uri or results.tracking_uri or resolve_tracking_uri(None, storage=resolve_storage(store.uri))
+    if not uri or uri == "none":
+        raise SpecError("the sweep has no MLflow to write to: add --tracking-uri")
+    checkpoints = wanted_checkpoints(results, log_checkpoints)
+    return track_sweep(uri, results, checkpoints=checkpoints, read=store.training_files)
+
+
+def serve_ui(*, storage: str | None, tracking_uri: str | None, port: int) -> int:
+    """Run MLflow's server on loopback until it ends. Returns its exit code."""
+    from raypruning.runtime.mlflow_tracker import database_file, serve
+
+    uri = resolve_tracking_uri(tracking_uri, storage=resolve_storage(storage))
+    if uri is None:
+        raise SpecError("there is no MLflow to show: leave --tracking-uri none out")
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        raise SpecError(f"there is no MLflow database at {file}: run a sweep first, or name its --storage")
+    command = serve(uri, port=port)
+    with subprocess.Popen(command.argv, env={**os.environ, **command.env}) as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            return server.wait()

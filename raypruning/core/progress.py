@@ -1,0 +1,63 @@
+"""How far each curve of a sweep is, for whoever watches it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from raypruning.core.plan import Plan, Results, results_of, walk
+from raypruning.core.potential import outcomes_by_ratio
+from raypruning.core.records import Curve
+from raypruning.core.search.axis import position, width
+from raypruning.core.search.brackets import Bracket, bracket, is_narrow
+
+
+class CurveProgress(NamedTuple):
+    """One curve.
+
+    Attributes:
+        weakest_task: the one whose bracket lies lowest; "" before anything is known.
+        bracket: of that task.
+        num_open: thresholds whose bracket is not narrow enough yet.
+        num_done, num_expected: pruned probes; expected is an estimate that moves.
+    """
+
+    curve: Curve
+    weakest_task: str
+    bracket: Bracket | None
+    num_open: int
+    num_done: int
+    num_expected: int
+
+
+def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
+    """The state of one curve's search."""
+    known = results_of(plan, curve, results)
+    dense = results.get(plan.parent(curve.seed).id)
+    search = plan.spec.search
+    step = walk(plan, curve, results)
+    if dense is None or not dense.is_done:
+        expected = 1 + math.ceil(math.log2((position(search.high) - position(search.low)) / width(search.resolution)))
+        return CurveProgress(curve, "", None, len(plan.thresholds), 0, expected)
+    brackets = {
+        threshold: bracket(outcomes_by_ratio(known, dense, threshold), top=search.high) for threshold in plan.thresholds
+    }
+    is_over = step.is_finished
+    wide = [one for one in brackets.values() if not is_over and not is_narrow(one, resolution=search.resolution)]
+    halvings = [
+        math.ceil(
+            math.log2(max(2.0, (position(one.high) - position(max(one.low, search.low))) / width(search.resolution)))
+        )
+        for one in wide
+    ]
+    lowest = min(brackets, key=lambda threshold: (brackets[threshold].low, brackets[threshold].high))
+    num_expected = len(known) + max([len(step.missing), *halvings])
+    limit = plan.max_probes(curve)
+    return CurveProgress(
+        curve,
+        lowest.task,
+        brackets[lowest],
+        len(wide),
+        len(known),
+        num_expected if limit is None else min(num_expected, limit),
+    )

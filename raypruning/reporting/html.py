@@ -1,0 +1,357 @@
+"""The report as one HTML page that needs nothing else: no network, no other file; it works without scripts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from raypruning.core.records import ProbeResult, SweepResults
+from raypruning.core.search.axis import position
+from raypruning.core.spec import to_toml
+from raypruning.reporting import plots, wording
+from raypruning.reporting.answer import (
+    Standing,
+    answer_context,
+    answer_sentences,
+    common_ratio,
+    controls,
+    excess_at_potential,
+    largest_budget,
+    marked_weakest,
+    method_names,
+    shifted_tasks,
+    standings,
+)
+from raypruning.reporting.drawing import DARK, LIGHT, Panel, css_colour, series_colours
+from raypruning.reporting.notes import (
+    cost_lines,
+    excess_notes,
+    images_note,
+    marked_amount,
+    potential_notes,
+    probe_label,
+    report_warnings,
+)
+
+
+class Head(NamedTuple):
+    """Of a column. `colour` is that of a method, as in the figures."""
+
+    text: str
+    colour: str = ""
+    is_text: bool = False
+
+
+class Cell(NamedTuple):
+    """A number, what stands below it, and how it is set off. `heat` is in [0, 1]."""
+
+    amount: str
+    spread: str = ""
+    heat: str = "0"
+    is_weakest: bool = False
+    is_open: bool = False
+
+
+class Row(NamedTuple):
+    """A line of a table."""
+
+    name: str
+    cells: Sequence[Cell]
+
+
+class Table(NamedTuple):
+    """A table and what explains it."""
+
+    heads: Sequence[Head]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    kind: str = ""
+
+
+class Figure(NamedTuple):
+    """A panel, marked as safe to be put into the page."""
+
+    title: str
+    svg: Markup
+
+
+class Section(NamedTuple):
+    """What the page says of one delta."""
+
+    points: str
+    table: Table
+    bars: Sequence[Figure]
+    excess: Table | None
+    budgets: Sequence[Figure]
+
+
+class ProbeCell(NamedTuple):
+    """A cell of the table of probes; `value` is what it is sorted by, its text by default."""
+
+    text: str
+    value: float | None = None
+    is_number: bool = False
+    title: str = ""
+    href: str = ""
+
+
+class ProbeRow(NamedTuple):
+    """A line of the table of probes."""
+
+    cells: Sequence[ProbeCell]
+    is_failed: bool
+
+
+class Command(NamedTuple):
+    """Something to type next."""
+
+    why: str
+    text: str
+
+
+def render_html(results: SweepResults) -> str:
+    """The whole report as one page. The same results give the same bytes."""
+    spec = results.spec
+    colours = _colours(results)
+    delta = spec.deltas[0]
+    found_controls = controls(results)
+    smaller = sorted(spec.budgets, reverse=True)[1:]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            light=LIGHT,
+            dark=DARK,
+            name=spec.name,
+            note=spec.note,
+            context=answer_context(results),
+            answer=answer_sentences(results),
+            epochs=wording.epochs(largest_budget(results)),
+            experiment_url=_web_address(results.experiment_url),
+            warnings=report_warnings(results),
+            deltas=[_section(results, one) for one in spec.deltas],
+            series=[{"name": name, "colour": colour} for name, colour in colours.items()],
+            smaller_budgets=[
+                {"epochs": wording.epochs(budget), "dashes": dashes}
+                for budget, dashes in zip(smaller, ("5 2", "2 1.6", *["1 1.4"] * len(smaller)), strict=False)
+            ],
+            errors=_figures(plots.error_panels(results, delta=delta)),
+            excess=_figures(plots.excess_panels(results, delta=delta)),
+            has_shifted=bool(shifted_tasks(results)),
+            has_controls=bool(found_controls),
+            controls=_control_table(results),
+            cost=cost_lines(results),
+            probe_heads=_probe_heads(results),
+            probes=[_probe_row(results, probe) for probe in results.probes],
+            failures=[(probe_label(p), _failure_text(p)) for p in results.probes if not p.is_done],
+            commands=_commands(results),
+            provenance=_provenance(results),
+            spec=Markup(escape(to_toml(spec))),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("raypruning.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
+    )
+    return environment
+
+
+def _unbroken(value: object) -> object:
+    """Keep a number and its percent sign on one line. Markup is left alone."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+
+
+def _colours(results: SweepResults) -> dict[str, str]:
+    return {name: css_colour(colour) for name, colour in series_colours(method_names(results)).items()}
+
+
+def _figures(panels: Iterable[Panel]) -> list[Figure]:
+    # Safe: matplotlib escapes the texts it is given, and we escape the title.
+    return [Figure(panel.title, Markup(panel.svg)) for panel in panels]
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _section(results: SweepResults, delta: float) -> Section:
+    return Section(
+        points=wording.points(delta),
+        table=_potential_table(results, delta),
+        bars=_figures(plots.potential_panels(results, delta=delta)),
+        excess=_excess_table(results, delta),
+        budgets=_figures(plots.budget_panels(results, delta=delta)),
+    )
+
+
+def _potential_table(results: SweepResults, delta: float) -> Table:
+    rows = standings(results, delta=delta)
+    shown = [one for row in rows.values() for one in row.values()]
+    top = max((position(one.ratio) for one in shown if one.ratio is not None), default=0.0)
+    low = {method: marked_weakest(row.values()) for method, row in rows.items()}
+    return Table(
+        heads=[Head(method, colour) for method, colour in _colours(results).items()],
+        rows=[
+            Row(
+                task.name,
+                [potential_cell(row[task.name], weakest=low[method], top=top) for method, row in rows.items()],
+            )
+            for task in results.tasks
+        ],
+        notes=[line for line in (images_note(results, delta=delta), *potential_notes(results, shown)) if line],
+    )
+
+
+def potential_cell(one: Standing, *, weakest: Standing | None, top: float) -> Cell:
+    """A cell shaded by how far along the axis of ratios it lies; `top` is the furthest position of the table."""
+    heat = position(one.ratio) / top if one.ratio is not None and top > 0 else 0.0
+    return Cell(marked_amount(one, is_weakest=False), one.spread, f"{heat:.3f}", one == weakest, one.status == "open")
+
+
+def _excess_table(results: SweepResults, delta: float) -> Table | None:
+    methods, tasks = method_names(results), shifted_tasks(results)
+    if not (tasks and methods):
+        return None
+    columns = [[excess_at_potential(results, method=m, task=task, delta=delta) for task in tasks] for m in methods]
+    colours = _colours(results)
+    heads = [
+        Head(" at ".join(filter(None, (m, common_ratio(column)))), colours[m])
+        for m, column in zip(methods, columns, strict=True)
+    ]
+    rows = [
+        Row(task.name, [Cell(one.amount, one.spread) for one in row])
+        for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
+    ]
+    return Table([Head("task, points"), *heads], rows, excess_notes(columns), "excess")
+
+
+def _control_table(results: SweepResults) -> Table:
+    found = controls(results)
+    budgets = sorted({one.budget for one in found})
+    heads = [Head("task"), Head("parent"), *(Head(f"+ {wording.count(budget, 'epoch')}") for budget in budgets)]
+    rows = []
+    for task in results.tasks:
+        row = {one.budget: one for one in found if one.task == task.name}
+        if not row:
+            continue
+        parent_error = next(iter(row.values())).parent_error
+        cells = [
+            Cell(f"{wording.percent(row[b].error)} ({wording.signed_points(row[b].error - parent_error)})")
+            if b in row
+            else Cell("")
+            for b in budgets
+        ]
+        rows.append(Row(task.name, [Cell(wording.percent(parent_error)), *cells]))
+    return Table(heads, rows, ["In brackets, the change in points."])
+
+
+# -- probes ----------------------------------------------------------------------------------------------------------
+
+
+def _probe_heads(results: SweepResults) -> list[Head]:
+    texts = [Head("method", is_text=True), Head("epochs"), Head("seed"), Head("removed"), Head("asked")]
+    tasks = [Head(task.name) for task in results.tasks]
+    return [*texts, *tasks, Head("multiply-adds"), Head("time"), Head("tries"), Head("checkpoint", is_text=True)]
+
+
+def _probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
+    curve, checkpoint = result.probe.curve, result.checkpoint
+    name = curve.method
+    if curve.is_dense:
+        name = "parent, retrained" if curve.budget else "parent"
+    seconds = sum((result.seconds or (result.result.seconds if result.result else {})).values())
+    errors = [result.evaluations.get(task.name) for task in results.tasks]
+    cells = [
+        ProbeCell(name),
+        _number(str(result.probe.training.epochs), result.probe.training.epochs),
+        _number(str(curve.seed), curve.seed),
+        _number(wording.percent(checkpoint.ratio_reached), checkpoint.ratio_reached)
+        if checkpoint
+        else _missing(result),
+        _number(wording.percent(result.probe.ratio), result.probe.ratio),
+        *(_number(wording.percent(one.error), one.error) if one else _number("", 2.0) for one in errors),
+        _number(f"{wording.magnitude(checkpoint.macs)}", checkpoint.macs) if checkpoint else _number("", -1),
+        _number(wording.duration(seconds), round(seconds, 3)),
+        _number(str(result.attempts), result.attempts),
+        _checkpoint_cell(results, result),
+    ]
+    return ProbeRow(cells, not result.is_done)
+
+
+def _number(text: str, value: float) -> ProbeCell:
+    return ProbeCell(text, value, is_number=True)
+
+
+def _missing(result: ProbeResult) -> ProbeCell:
+    return ProbeCell("failed", -1.0, is_number=True, title=_failure_text(result))
+
+
+def _failure_text(result: ProbeResult) -> str:
+    failure = result.failure
+    return f"{failure.kind}: {failure.message}" if failure else "no reason was recorded"
+
+
+def _checkpoint_cell(results: SweepResults, result: ProbeResult) -> ProbeCell:
+    if result.checkpoint is None:
+        return ProbeCell("")
+    uri = result.checkpoint.uri
+    whole = uri if "://" in uri or uri.startswith("/") else f"{results.storage.rstrip('/')}/{uri}"
+    return ProbeCell(result.probe.id[:10], title=whole, href=_address(whole))
+
+
+def _address(place: str) -> str:
+    """What a browser can open: a web address, or a local path as file://; empty for anything else, such as s3://."""
+    if place.startswith("/"):
+        return "file://" + quote(place)
+    return place if urlsplit(place).scheme in ("http", "https", "file") else ""
+
+
+def _web_address(place: str) -> str:
+    """The address if it is one of the web; empty otherwise, so that no script gets into a link."""
+    return place if urlsplit(place).scheme in ("http", "https") else ""
+
+
+# -- where it comes from ---------------------------------------------------------------------------------------------
+
+
+def _commands(results: SweepResults) -> list[Command]:
+    name = shlex.quote(results.spec.name)
+    is_open = any(one.status == "open" for one in results.potentials)
+    again = (
+        "Go on where it stopped: what is measured is not measured again." if is_open else "Run it again or extend it."
+    )
+    return [
+        Command(again, f"prune-cli sweep {name}"),
+        Command(
+            "Use every probe that the store has, not only those of this search.",
+            f"prune-cli report {name} --all-probes",
+        ),
+        Command("Look at the runs in MLflow.", "prune-cli ui"),
+    ]
+
+
+def _provenance(results: SweepResults) -> list[tuple[str, str]]:
+    done = [p.result for p in results.probes if p.result]
+    devices = sorted({one.provenance.device for one in done})
+    commits = sorted({one.provenance.git_commit for one in done} - {""})
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    items = [
+        ("storage", results.storage),
+        ("MLflow", results.tracking_uri),
+        ("data", f"{results.spec.data.name}, fingerprint {results.data_fingerprint[:16]}"),
+        ("trained on", wording.listing(devices)),
+        ("code", wording.listing(commits)),
+        ("versions", versions),
+    ]
+    return [(name, value) for name, value in items if value]
