@@ -135,7 +135,7 @@ def report(
     """Show the answer of a sweep again, also at other deltas. Runs nothing."""
     from raypruning.app.read import read_sweep
     from raypruning.app.request import resolve_storage
-    from raypruning.reporting.documents import write_documents
+    from raypruning.reporting.files import write_documents
     from raypruning.runtime.store import open_store
 
     with _errors_in_one_line():
@@ -248,10 +248,12 @@ def clean(
     storage: Storage = None,
 ) -> None:
     """Free disk: delete stored networks that no sweep needs, and what crashes left behind."""
+    from rich.filesize import decimal
+
     from raypruning.app.cleaning import clean as clean_store
     from raypruning.app.request import resolve_storage
     from raypruning.errors import SpecError
-    from raypruning.reporting.wording import count, num_bytes
+    from raypruning.reporting.wording import count
     from raypruning.runtime.store import open_store
 
     with _errors_in_one_line():
@@ -259,7 +261,7 @@ def clean(
             raise SpecError(f"--keep must be asked or potential, got {keep}")
         done = clean_store(open_store(resolve_storage(storage)), keep=keep, dry_run=dry_run)
         verb = "would delete" if dry_run else "deleted"
-        typer.echo(f"{verb} {count(len(done.trainings), 'stored network')}, {num_bytes(done.num_bytes)}")
+        typer.echo(f"{verb} {count(len(done.trainings), 'stored network')}, {decimal(done.num_bytes)}")
 
 
 def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
@@ -292,7 +294,8 @@ def _next_steps(finished: Any, resolved: Any) -> str:
 
 
 def _print_results(results: Any, *, as_json: bool) -> None:
-    from raypruning.reporting.tables import TerminalReport, to_json
+    from raypruning.reporting.documents import to_json
+    from raypruning.reporting.tables import TerminalReport
 
     if as_json:
         typer.echo(json_module.dumps(to_json(results), indent=1))
@@ -301,8 +304,10 @@ def _print_results(results: Any, *, as_json: bool) -> None:
 
 
 def _print_estimate(resolved: Any, *, as_json: bool) -> None:
+    from rich.filesize import decimal
+
     from raypruning.app.dry_run import estimate
-    from raypruning.reporting.wording import duration, num_bytes
+    from raypruning.reporting.wording import duration
 
     found = estimate(resolved)
     if as_json:
@@ -312,8 +317,8 @@ def _print_estimate(resolved: Any, *, as_json: bool) -> None:
         f"probes    {found.num_dense} dense, at most {found.num_pruned} pruned; "
         f"{found.num_stored} parents are stored already\n"
         f"epochs    at most {found.num_epochs}\n"
-        f"time      at most about {duration(found.seconds)} with {found.num_workers} at once, as fast as this machine is now\n"
-        f"disk      at most about {num_bytes(found.num_bytes)}\n"
+        f"time      at most about {duration(found.seconds)}, {found.num_workers} at once on this machine as it is now\n"
+        f"disk      at most about {decimal(found.num_bytes)}\n"
         f"storage   {found.storage}\n"
         f"MLflow    {found.tracking_uri or 'none'}\n"
         f"Ray's log {found.log}"

@@ -194,8 +194,8 @@ def write_report(store: ObjectStore, answer: SweepResults) -> str:
     """Put the HTML report and the same as JSON into the sweep's folder. Returns the report's path or uri."""
     import json
 
+    from raypruning.reporting.documents import to_json
     from raypruning.reporting.html import render_html
-    from raypruning.reporting.tables import to_json
 
     name = answer.spec.name
     store.write_sweep_file(name, REPORT_FILE, render_html(answer).encode())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 420
+WIDTH = 380
 TEXT = 12.5
 SMALL = 11.5
 

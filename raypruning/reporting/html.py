@@ -40,11 +40,12 @@ from raypruning.reporting.notes import (
 
 
 class Head(NamedTuple):
-    """Of a column. `colour` is that of a method, as in the figures."""
+    """Of a column. `colour` is that of a method, as in the figures; `scope` stands below the text."""
 
     text: str
     colour: str = ""
     is_text: bool = False
+    scope: str = ""
 
 
 class Cell(NamedTuple):
@@ -209,7 +210,11 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
             )
             for task in results.tasks
         ],
-        notes=[line for line in (images_note(results, delta=delta), *potential_notes(results, shown)) if line],
+        notes=[
+            line
+            for line in (images_note(results, delta=delta), *potential_notes(results, shown, weakest_mark=""))
+            if line
+        ],
     )
 
 
@@ -226,14 +231,15 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
     columns = [[excess_at_potential(results, method=m, task=task, delta=delta) for task in tasks] for m in methods]
     colours = _colours(results)
     heads = [
-        Head(" at ".join(filter(None, (m, common_ratio(column)))), colours[m])
-        for m, column in zip(methods, columns, strict=True)
+        Head(method, colours[method], scope=f"at {ratio}" if ratio else "")
+        for method, column in zip(methods, columns, strict=True)
+        for ratio in [common_ratio(column)]
     ]
     rows = [
         Row(task.name, [Cell(one.amount, one.spread) for one in row])
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
     ]
-    return Table([Head("task, points"), *heads], rows, excess_notes(columns), "excess")
+    return Table([Head("task"), *heads], rows, excess_notes(columns), "excess")
 
 
 def _control_table(results: SweepResults) -> Table:
@@ -260,7 +266,7 @@ def _control_table(results: SweepResults) -> Table:
 
 
 def _probe_heads(results: SweepResults) -> list[Head]:
-    texts = [Head("method", is_text=True), Head("epochs"), Head("seed"), Head("removed"), Head("asked")]
+    texts = [Head("method", is_text=True), Head("epochs"), Head("seed"), Head("removed")]
     tasks = [Head(task.name) for task in results.tasks]
     return [*texts, *tasks, Head("multiply-adds"), Head("time"), Head("tries"), Head("checkpoint", is_text=True)]
 
@@ -276,10 +282,7 @@ def _probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
         ProbeCell(name),
         _number(str(result.probe.training.epochs), result.probe.training.epochs),
         _number(str(curve.seed), curve.seed),
-        _number(wording.percent(checkpoint.ratio_reached), checkpoint.ratio_reached)
-        if checkpoint
-        else _missing(result),
-        _number(wording.percent(result.probe.ratio), result.probe.ratio),
+        _ratio_cell(result),
         *(_number(wording.percent(one.error), one.error) if one else _number("", 2.0) for one in errors),
         _number(f"{wording.magnitude(checkpoint.macs)}", checkpoint.macs) if checkpoint else _number("", -1),
         _number(wording.duration(seconds), round(seconds, 3)),
@@ -293,8 +296,13 @@ def _number(text: str, value: float) -> ProbeCell:
     return ProbeCell(text, value, is_number=True)
 
 
-def _missing(result: ProbeResult) -> ProbeCell:
-    return ProbeCell("failed", -1.0, is_number=True, title=_failure_text(result))
+def _ratio_cell(result: ProbeResult) -> ProbeCell:
+    asked = wording.percent(result.probe.ratio)
+    if result.checkpoint is None:
+        return ProbeCell(f"failed at {asked}", result.probe.ratio, is_number=True, title=_failure_text(result))
+    reached = wording.percent(result.checkpoint.ratio_reached)
+    text = reached if reached == asked else f"{reached} (asked {asked})"
+    return ProbeCell(text, result.checkpoint.ratio_reached, is_number=True)
 
 
 def _failure_text(result: ProbeResult) -> str:

@@ -274,7 +274,7 @@ class _BarTexts(NamedTuple):
 
 
 # As many letters as fit above a bar, in a bold and wide font.
-BAR_LETTERS = 48
+BAR_LETTERS = 45
 
 
 def _bar_texts(one: Standing, *, is_weakest: bool) -> _BarTexts:

@@ -114,6 +114,10 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         self._source = source
         self._jobs: dict[str, ProbeJob] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune pickles for a restore that is never asked for: neither the source nor what hangs on it."""
+        return {}
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Take the constant part of the trials' configuration."""
         self._constants = dict(config)

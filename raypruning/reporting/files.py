@@ -1,0 +1,45 @@
+"""Reports as files a person asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from raypruning.core.records import SweepResults
+from raypruning.errors import ResourceError
+
+
+def write_documents(
+    results: SweepResults, *, html: Path | None = None, csv: Path | None = None, markdown: Path | None = None
+) -> list[Path]:
+    """Write what was asked for; the paths written. CSV tables go into a folder, which is made if need be.
+
+    Raises: ResourceError: a place that cannot be written.
+    """
+    from raypruning.reporting.documents import to_markdown
+    from raypruning.reporting.frames import write_csv
+    from raypruning.reporting.html import render_html
+
+    written: list[Path] = []
+    if html is not None:
+        write_text(html, lambda: render_html(results))
+        written.append(html)
+    if markdown is not None:
+        write_text(markdown, lambda: to_markdown(results))
+        written.append(markdown)
+    if csv is not None:
+        try:
+            csv.mkdir(parents=True, exist_ok=True)
+            written += write_csv(results, csv)
+        except OSError as error:
+            raise ResourceError(f"{csv}: cannot be written: {error.strerror}") from error
+    return written
+
+
+def write_text(path: Path, render: Callable[[], str]) -> None:
+    """Write a rendered text. Raises ResourceError in one line where the path cannot be written."""
+    text = render()
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
