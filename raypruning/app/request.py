@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from raypruning import registry
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
 from raypruning.core.records import SweepSpec
-from raypruning.core.spec import Raw, build_spec, merged, with_settings
+from raypruning.core.spec import Raw, build_spec, expanded, merged, with_settings
 from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
 from raypruning.tasks.task import resolve_task
@@ -87,7 +87,7 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     file = read_target(request.target)
     data_dir = _data_dir(request, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
-    raw = with_settings(merged(raw, _changes(request, raw)), request.settings)
+    raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
     if request.name:
         raw["name"] = request.name
     elif request.dataset and request.dataset != file.raw.get("dataset"):
@@ -179,7 +179,7 @@ def _with_quick_recipe(file: SweepFile, request: SweepRequest, *, data_dir: Path
     return changed, [notice] if notice else []
 
 
-def _changes(request: SweepRequest, raw: Mapping[str, Any]) -> Raw:
+def _changes(request: SweepRequest) -> Raw:
     """Flags as changes to a sweep's tables."""
     changes: Raw = {}
     for field_name in ("deltas", "tasks", "methods", "budgets", "seeds"):

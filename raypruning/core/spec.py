@@ -57,18 +57,31 @@ def with_settings(raw: Mapping[str, Any], settings: Iterable[str]) -> Raw:
     return result
 
 
+def expanded(raw: Mapping[str, Any]) -> Raw:
+    """`raw` without short forms: a model, dataset, method or recipe by its name alone becomes a table."""
+    result = copy.deepcopy(dict(raw))
+    if isinstance(result.get("model"), str):
+        result["model"] = {"name": result["model"]}
+    if "dataset" in result:
+        result["data"] = merged(result.get("data", {}), {"name": result.pop("dataset")})
+    if isinstance(result.get("methods"), list):
+        result["methods"] = [{"name": method} if isinstance(method, str) else method for method in result["methods"]]
+    if isinstance(result.get("recipe"), str):
+        result["recipe"] = {"base": result["recipe"]}
+    return result
+
+
 def build_spec(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
     """A validated spec.
 
     Args:
-        raw: of a sweep's TOML with flags laid over it. Short forms are allowed: a model, dataset or method by its name
-            alone, `dataset` in place of `data.name`, and `recipe.base` for a named recipe to start from.
+        raw: of a sweep's TOML with flags laid over it, in short forms or not; `recipe.base` names one to begin from.
         source: where it came from, for messages.
         recipes: named recipes.
 
     Raises: SpecError, one line with the field, what is allowed and what to write.
     """
-    normal = _normalised(raw, source=source, recipes=recipes)
+    normal = _with_recipe(expanded(raw), source=source, recipes=recipes)
     try:
         spec = SweepSpec.model_validate(normal)
     except ValidationError as error:
@@ -95,24 +108,17 @@ def _toml_value(value: object) -> str:
     return json.dumps(value)
 
 
-def _normalised(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> Raw:
-    result = copy.deepcopy(dict(raw))
-    if isinstance(result.get("model"), str):
-        result["model"] = {"name": result["model"]}
-    if "dataset" in result:
-        result["data"] = merged(result.get("data", {}), {"name": result.pop("dataset")})
-    if isinstance(result.get("methods"), list):
-        result["methods"] = [{"name": method} if isinstance(method, str) else method for method in result["methods"]]
-    recipe = result.get("recipe")
-    if isinstance(recipe, str):
-        recipe = {"base": recipe}
-    if isinstance(recipe, Mapping):
-        recipe = dict(recipe)
-        base = recipe.pop("base", None)
-        if base is not None and base not in recipes:
-            raise UnknownNameError(f"{source}: {unknown_name_message('recipe', str(base), recipes)}")
-        result["recipe"] = merged(recipes[base], recipe) if base is not None else recipe
-    return result
+def _with_recipe(raw: Raw, *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> Raw:
+    """`raw` with its recipe's fields laid over those of the named recipe that it begins from."""
+    if not isinstance(raw.get("recipe"), Mapping):
+        return raw
+    recipe = dict(raw["recipe"])
+    base = recipe.pop("base", None)
+    if base is None:
+        return raw
+    if base not in recipes:
+        raise UnknownNameError(f"{source}: {unknown_name_message('recipe', str(base), recipes)}")
+    return {**raw, "recipe": merged(recipes[base], recipe)}
 
 
 def _explain(error: ValidationError) -> str:

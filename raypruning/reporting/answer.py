@@ -22,6 +22,7 @@ class Standing(NamedTuple):
             `open`: the search could not finish for some seed.
         low, high: ends of `interval_kind`; None without one.
         interval_kind: `interval` for a statistical one, `seeds` for the smallest and largest over seeds.
+        confidence: of a statistical interval.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Standing(NamedTuple):
     low: float | None = None
     high: float | None = None
     interval_kind: Literal["interval", "seeds", ""] = ""
+    confidence: float | None = None
     is_not_monotone: bool = False
 
     @property
@@ -144,18 +146,10 @@ def standing(results: SweepResults, *, method: str, task: str, delta: float, bud
         known = [bound for bound in bounds if bound is not None]
         ratio = fmean(known) if known and len(known) == len(bounds) else None
         return Standing(method, task, budget, delta, ratio, "open", is_not_monotone=_is_not_monotone(potentials))
-    low, high, kind = _ends(summary.interval, low=summary.low, high=summary.high, num_seeds=summary.num_known)
+    ends = _ends(summary.interval, low=summary.low, high=summary.high, num_seeds=summary.num_known)
+    status = "at_top" if summary.num_at_top else "known"
     return Standing(
-        method,
-        task,
-        budget,
-        delta,
-        summary.mean,
-        "at_top" if summary.num_at_top else "known",
-        low,
-        high,
-        kind,
-        bool(summary.num_not_monotone),
+        method, task, budget, delta, summary.mean, status, *ends, is_not_monotone=bool(summary.num_not_monotone)
     )
 
 
@@ -163,11 +157,12 @@ class _Ends(NamedTuple):
     low: float | None
     high: float | None
     kind: Literal["interval", "seeds", ""]
+    confidence: float | None = None
 
 
 def _ends(interval: Interval | None, *, low: float | None, high: float | None, num_seeds: int) -> _Ends:
     if interval is not None:
-        return _Ends(interval.low, interval.high, "interval")
+        return _Ends(interval.low, interval.high, "interval", interval.confidence)
     if num_seeds > 1 and low is not None and high is not None:
         return _Ends(low, high, "seeds")
     return _Ends(None, None, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from raypruning.core.records import Curve, ExcessError, Potential, ProbeResult, SweepResults
 from raypruning.reporting import wording
@@ -18,6 +19,7 @@ from raypruning.reporting.answer import (
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.files import write_text
 from raypruning.reporting.notes import (
     cost_lines,
     excess_notes,
@@ -85,6 +87,20 @@ def _flat_probe(result: ProbeResult) -> JSON:
     }
 
 
+# -- several sweeps --------------------------------------------------------------------------------------------------
+
+
+def write_comparison(sweeps: Sequence[SweepResults], path: Path) -> Path:
+    """Write the page that shows sweeps side by side. Returns the path.
+
+    Raises: ResourceError: the path cannot be written.
+    """
+    from raypruning.reporting.html import render_compare_html
+
+    write_text(path, lambda: render_compare_html(sweeps))
+    return path
+
+
 # -- Markdown --------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +137,7 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
         body = [[task.name, *(_potential_text(rows[m][task.name], low[m]) for m in methods)] for task in results.tasks]
         title = f"Potential within {wording.points(delta)}, after {wording.epochs(budget)}"
         blocks += [f"## {title}", _table(["task", *methods], body)]
-    blocks += _listed([images_note(results, delta=delta), *potential_notes(results, shown)])
+    blocks += _listed([images_note(results, delta=delta), *potential_notes(shown)])
     return blocks + _excess_blocks(results, delta)
 
 

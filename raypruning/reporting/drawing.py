@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raypruning.core.search.axis import position
 from raypruning.reporting import wording
+from raypruning.reporting.answer import Standing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,3 +200,15 @@ def points_axis(axes: Axes, *, low: float, high: float, linear: float) -> None:
 def signed(points: float) -> str:
     """Such as `+0.5` or `−2`: a tick, as short as can be."""
     return "0" if points == 0 else ("+" if points > 0 else wording.MINUS) + f"{abs(points):g}"
+
+
+def draw_bar(axes: Axes, one: Standing, *, at: float, height: float, colour: str) -> None:
+    """A potential as a bar: whiskers when it is known, an arrow when it is a lower bound, hollow when it is open."""
+    end = position(one.ratio or 0.0)
+    face = PAPER if one.status == "open" else colour
+    axes.barh(at, end, height=height, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
+    if one.status != "known":
+        axes.plot([end], [at], ">", color=colour, markersize=9, clip_on=False, zorder=5)
+    elif one.low is not None and one.high is not None:
+        ends = [position(max(0.0, one.low)), position(one.high)]
+        axes.plot(ends, [at] * 2, color=INK, linewidth=1.4, zorder=4, marker="|", markersize=7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +17,7 @@ from raypruning.reporting import plots, wording
 from raypruning.reporting.answer import (
     Standing,
     answer_context,
+    answer_sentence,
     answer_sentences,
     common_ratio,
     controls,
@@ -27,6 +28,8 @@ from raypruning.reporting.answer import (
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.comparison import compared_deltas, compared_rows, spec_differences, sweep_labels
+from raypruning.reporting.comparison_plots import comparison_panels
 from raypruning.reporting.drawing import DARK, LIGHT, Panel, css_colour, series_colours
 from raypruning.reporting.notes import (
     cost_lines,
@@ -157,6 +160,29 @@ def render_html(results: SweepResults) -> str:
     )
 
 
+def render_compare_html(sweeps: Sequence[SweepResults]) -> str:
+    """Two or more sweeps side by side as one page: answers, potentials, what differs between the specs, cost."""
+    labels = sweep_labels(sweeps)
+    colours = {label: css_colour(colour) for label, colour in series_colours(labels).items()}
+    return (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(
+            light=LIGHT,
+            dark=DARK,
+            labels=labels,
+            series=[{"name": name, "colour": colour} for name, colour in colours.items()],
+            answers=[
+                {"label": label, "answer": answer_sentence(one), "context": answer_context(one), "note": one.spec.note}
+                for label, one in zip(labels, sweeps, strict=True)
+            ],
+            deltas=[_compared_section(sweeps, colours, delta) for delta in compared_deltas(sweeps)],
+            differences=_differences_table(labels, sweeps),
+            cost=_cost_table(labels, sweeps),
+        )
+    )
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("raypruning.reporting"),
@@ -171,7 +197,11 @@ def _environment() -> Environment:
 
 def _unbroken(value: object) -> object:
     """Keep a number and its percent sign on one line. Markup is left alone."""
-    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+    return (
+        value.replace(" %", "\N{NO-BREAK SPACE}%")
+        if isinstance(value, str) and not isinstance(value, Markup)
+        else value
+    )
 
 
 def _colours(results: SweepResults) -> dict[str, str]:
@@ -210,11 +240,7 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
             )
             for task in results.tasks
         ],
-        notes=[
-            line
-            for line in (images_note(results, delta=delta), *potential_notes(results, shown, weakest_mark=""))
-            if line
-        ],
+        notes=[line for line in (images_note(results, delta=delta), *potential_notes(shown, weakest_mark="")) if line],
     )
 
 
@@ -260,6 +286,46 @@ def _control_table(results: SweepResults) -> Table:
         ]
         rows.append(Row(task.name, [Cell(wording.percent(parent_error)), *cells]))
     return Table(heads, rows, ["In brackets, the change in points."])
+
+
+# -- several sweeps --------------------------------------------------------------------------------------------------
+
+
+class ComparedSection(NamedTuple):
+    """What the page of several sweeps says of one delta."""
+
+    points: str
+    table: Table
+    bars: Sequence[Figure]
+
+
+def _compared_section(sweeps: Sequence[SweepResults], colours: Mapping[str, str], delta: float) -> ComparedSection:
+    rows = compared_rows(sweeps, delta=delta)
+    shown = [one for row in rows for one in row.standings if one is not None]
+    top = max((position(one.ratio) for one in shown if one.ratio is not None), default=0.0)
+    heads = [
+        Head(label, colours[label], scope=f"after {wording.epochs(largest_budget(one))}")
+        for label, one in zip(colours, sweeps, strict=True)
+    ]
+    body = []
+    for row in rows:
+        cells = [potential_cell(one, weakest=None, top=top) if one else Cell("–") for one in row.standings]
+        body.append(Row(f"{row.method} on {row.task}", [*cells, Cell(row.change)] if len(sweeps) == 2 else cells))
+    heads += [Head("change", scope="in points")] if len(sweeps) == 2 else []
+    table = Table(heads, body, potential_notes(shown, weakest_mark=""))
+    return ComparedSection(wording.points(delta), table, _figures(comparison_panels(list(colours), rows)))
+
+
+def _differences_table(labels: Sequence[str], sweeps: Sequence[SweepResults]) -> Table:
+    rows = [Row(one.field, [Cell(value) for value in one.values]) for one in spec_differences(sweeps)]
+    return Table([Head("field"), *map(Head, labels)], rows, kind="texts")
+
+
+def _cost_table(labels: Sequence[str], sweeps: Sequence[SweepResults]) -> Table:
+    costs = [dict(cost_lines(one)) for one in sweeps]
+    names = dict.fromkeys(name for cost in costs for name in cost)
+    rows = [Row(name, [Cell(cost.get(name, "")) for cost in costs]) for name in names]
+    return Table([Head(""), *map(Head, labels)], rows, kind="texts")
 
 
 # -- probes ----------------------------------------------------------------------------------------------------------

@@ -39,15 +39,15 @@ def images_note(results: SweepResults, *, delta: float) -> str:
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
 
 
-def potential_notes(results: SweepResults, shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MARK) -> list[str]:
+def potential_notes(shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MARK) -> list[str]:
     """What the marks in a table of potentials mean: only those that appear in it; none for an empty `weakest_mark`."""
     cells = list(shown)
     notes = []
-    if weakest_mark and len(results.tasks) > 1 and any(one.ratio is not None for one in cells):
+    if weakest_mark and len({one.task for one in cells}) > 1 and any(one.ratio is not None for one in cells):
         notes.append(f"{weakest_mark} weakest task of the method.")
-    if any(one.spread and one.interval_kind == "interval" for one in cells):
-        confidences = {s.interval.confidence for s in results.summaries if s.interval}
-        named = wording.listing([f"{100 * confidence:g} %" for confidence in sorted(confidences)])
+    confidences = sorted({one.confidence for one in cells if one.spread and one.confidence is not None})
+    if confidences:
+        named = wording.listing([f"{100 * confidence:g} %" for confidence in confidences])
         notes.append(f"( ) {named} interval.")
     if any(one.spread and one.interval_kind == "seeds" for one in cells):
         notes.append("[ ] smallest and largest over seeds.")

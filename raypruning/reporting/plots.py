@@ -35,6 +35,7 @@ from raypruning.reporting.drawing import (
     TEXT,
     Panel,
     axes_at,
+    draw_bar,
     heading,
     kept_axis,
     kept_ticks,
@@ -255,17 +256,8 @@ def _draw_potential(axes: Axes, one: Standing, *, at: int, colour: str, is_weake
     paper = {"facecolor": PAPER, "linewidth": 0, "pad": 1.5}  # or the grid would run through the text
     axes.text(0, text_row, texts.left, bbox=paper, **style)
     axes.text(axes.get_xlim()[1], text_row, texts.right, bbox=paper, ha="right", **style)
-    if one.ratio is None:
-        return
-    end = position(one.ratio)
-    is_open = one.status == "open"
-    face = PAPER if is_open else colour
-    axes.barh(bar_row, end, height=0.28, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
-    if one.status != "known":
-        axes.plot([end], [bar_row], ">", color=colour, markersize=9, clip_on=False, zorder=5)
-    elif one.low is not None and one.high is not None:
-        ends = [position(max(0.0, one.low)), position(one.high)]
-        axes.plot(ends, [bar_row] * 2, color=INK, linewidth=1.4, zorder=4, marker="|", markersize=7)
+    if one.ratio is not None:
+        draw_bar(axes, one, at=bar_row, height=0.28, colour=colour)
 
 
 class _BarTexts(NamedTuple):

@@ -32,6 +32,13 @@ from raypruning.reporting.answer import (
     standings,
     weakest,
 )
+from raypruning.reporting.comparison import (
+    Difference,
+    compared_deltas,
+    compared_rows,
+    spec_differences,
+    sweep_labels,
+)
 from raypruning.reporting.documents import to_json, to_markdown
 from raypruning.reporting.notes import (
     cost_lines,
@@ -42,7 +49,7 @@ from raypruning.reporting.notes import (
     report_warnings,
 )
 
-__all__ = ["TerminalReport", "to_json", "to_markdown"]
+__all__ = ["ComparisonReport", "TerminalReport", "to_json", "to_markdown"]
 
 
 class TerminalReport:
@@ -114,7 +121,7 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
         f"after {wording.epochs(largest_budget(results))}"
     )
     table = _fitted(title, first=[("task", [task.name for task in results.tasks])], columns=columns, width=width)
-    notes = [images_note(results, delta=delta), *potential_notes(results, shown)]
+    notes = [images_note(results, delta=delta), *potential_notes(shown)]
     return Group(table, *(Text(line, style="dim") for line in notes if line))
 
 
@@ -193,6 +200,63 @@ def cost_table(results: SweepResults) -> RenderableType:
     for name, value in cost_lines(results):
         table.add_row(Text(name), Text(value))
     return _titled("Cost", table)
+
+
+# -- several sweeps --------------------------------------------------------------------------------------------------
+
+
+class ComparisonReport:
+    """Two or more sweeps side by side for a terminal: print it with a rich Console."""
+
+    def __init__(self, sweeps: Sequence[SweepResults]) -> None:
+        """Prepare the comparison. With two sweeps, a column says what changes from the first to the second."""
+        self.sweeps = tuple(sweeps)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield each sweep's answer, a table per delta, and what differs between the specs."""
+        for label, results in zip(sweep_labels(self.sweeps), self.sweeps, strict=True):
+            yield Text.assemble((label, "bold"), "  ", (answer_context(results), "dim"), "\n", answer_sentence(results))
+        for delta in compared_deltas(self.sweeps):
+            yield Text()
+            yield comparison_table(self.sweeps, delta=delta, width=options.max_width)
+        differences = spec_differences(self.sweeps)
+        if differences:
+            yield Text()
+            yield _differences_table(sweep_labels(self.sweeps), differences)
+
+
+def comparison_table(sweeps: Sequence[SweepResults], *, delta: float, width: int) -> RenderableType:
+    """Method and task x sweep: potentials, each at the largest budget of its sweep."""
+    rows = compared_rows(sweeps, delta=delta)
+    methods = [
+        row.method if index == 0 or rows[index - 1].method != row.method else "" for index, row in enumerate(rows)
+    ]
+    columns = {
+        label: [_compared_cell(row.standings[index]) for row in rows]
+        for index, label in enumerate(sweep_labels(sweeps))
+    }
+    if len(sweeps) == 2:
+        columns["change"] = [Cell(Text(row.change), Text()) for row in rows]
+    title = f"Potential within {wording.points(delta)}, at the largest budget of each sweep"
+    table = _fitted(
+        title, first=[("method", methods), ("task", [row.task for row in rows])], columns=columns, width=width
+    )
+    shown = [one for row in rows for one in row.standings if one is not None]
+    return Group(table, *(Text(line, style="dim") for line in potential_notes(shown, weakest_mark="")))
+
+
+def _compared_cell(one: Standing | None) -> Cell:
+    return Cell(Text("–", style="dim"), Text()) if one is None else _potential_cell(one, is_weakest=False)
+
+
+def _differences_table(labels: Sequence[str], differences: Sequence[Difference]) -> RenderableType:
+    table = _table()
+    table.add_column("field", style="dim")
+    for label in labels:
+        table.add_column(Text(label), overflow="fold")
+    for row in differences:
+        table.add_row(Text(row.field), *map(Text, row.values))
+    return _titled("What differs between the sweeps", table)
 
 
 # -- fitting ---------------------------------------------------------------------------------------------------------
