@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import time
@@ -48,10 +49,15 @@ class Bench:
     """What a worker keeps from one probe to the next: the data, on its device. Nothing of it changes a result."""
 
     def __init__(self, device: str) -> None:
-        self.device = _device(device)
+        self._device_name = device
         self._datasets: dict[str, Dataset] = {}
         self._images: dict[tuple[str, str], Images] = {}
         self._task_images: dict[str, TaskImages] = {}
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """The device. Raises ResourceError where there is none."""
+        return _device(self._device_name)
 
     def dataset(self, job: ProbeJob) -> Dataset:
         """The job's dataset, opened once. Raises DataError, also when the images are not those the job was made for."""

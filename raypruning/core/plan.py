@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from raypruning.core.identity import make_training
 from raypruning.core.potential import Threshold, outcomes_by_ratio
-from raypruning.core.records import DENSE, Curve, Mask, Probe, ProbeResult, SweepSpec, Task
+from raypruning.core.records import DENSE, Curve, Mask, Probe, ProbeResult, SearchSpec, SweepSpec, Task
 from raypruning.core.search.axis import position, width
 from raypruning.core.search.grid import grid_ratios
 from raypruning.core.search.strategy import strategy
@@ -153,12 +153,22 @@ def max_pruned_probes(plan: Plan) -> int:
     if search.strategy == "grid":
         each = len(grid_ratios(search))
     else:
-        # Halvings of one threshold and its end, times thresholds; and no more than the range has room for.
-        span = (position(search.high) - position(search.low)) / width(search.resolution)
-        halvings = max(0, math.ceil(math.log2(span))) + 1
-        each = min(halvings * len(plan.thresholds), 2 ** (halvings - 1) + 1)
+        each = _max_bisections(search, num_thresholds=len(plan.thresholds))
     limits = [plan.max_probes(curve) for curve in plan.curves]
     return sum(each if limit is None else min(each, limit) for limit in limits)
+
+
+def _max_bisections(search: SearchSpec, *, num_thresholds: int) -> int:
+    """A bound on the probes of one curve, none of which fails."""
+    num_widths = (position(search.high) - position(search.low)) / width(search.resolution)
+    if num_widths <= 1:
+        return 2  # Both ends, and nothing to cut between them.
+    k = search.probes_per_round
+    # n cuts at once divide a bracket by n + 1, so that halvings are dearest at n = k; the last round may overshoot.
+    cuts = math.ceil(math.log2(num_widths) * k / math.log2(k + 1)) - 1 + k
+    # Halves of halves; in general, no piece is smaller than a (k + 1)th of a bracket that was still to be cut.
+    num_pieces = 2 ** math.ceil(math.log2(num_widths)) if k == 1 else math.ceil(num_widths * (k + 1)) - 1
+    return min((cuts + 1) * num_thresholds, num_pieces + 1)
 
 
 def results_of(plan: Plan, curve: Curve, results: Results) -> Sequence[ProbeResult]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from raypruning.core.records import Curve, Evaluation, Potential, PotentialStatus, ProbeResult, SearchSpec
 from raypruning.core.search.brackets import bracket, is_monotone, is_narrow
+from raypruning.core.search.grid import grid_ratios
 
 
 class Threshold(NamedTuple):
@@ -86,7 +87,8 @@ def potential(
 
 def _status(outcomes: Mapping[float, bool], *, search: SearchSpec) -> PotentialStatus:
     """How far the search got on the axis of asked ratios."""
-    top = max(search.ratios) if search.strategy == "grid" and search.ratios else search.high
+    # A grid's last point is rounded as all asked ratios are, and may lie beside `search.high`.
+    top = grid_ratios(search)[-1] if search.strategy == "grid" else search.high
     around = bracket(outcomes, top=top)
     if around.low >= top:
         return "at_top" if is_monotone(outcomes) else "not_monotone"

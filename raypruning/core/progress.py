@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from raypruning.core.plan import Plan, Results, results_of, walk
 from raypruning.core.potential import outcomes_by_ratio
-from raypruning.core.records import Curve
+from raypruning.core.records import Curve, SearchSpec
 from raypruning.core.search.axis import position, width
 from raypruning.core.search.brackets import Bracket, bracket, is_narrow
+from raypruning.core.search.grid import grid_ratios
 
 
 class CurveProgress(NamedTuple):
@@ -36,28 +37,30 @@ def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
     dense = results.get(plan.parent(curve.seed).id)
     search = plan.spec.search
     step = walk(plan, curve, results)
+    limit = math.inf if (share := plan.max_probes(curve)) is None else share
     if dense is None or not dense.is_done:
-        expected = 1 + math.ceil(math.log2((position(search.high) - position(search.low)) / width(search.resolution)))
-        return CurveProgress(curve, "", None, len(plan.thresholds), 0, expected)
+        expected = 1 + _num_halvings(Bracket(search.low, search.high, False), search=search)
+        expected = len(grid_ratios(search)) if search.strategy == "grid" else expected
+        return CurveProgress(curve, "", None, len(plan.thresholds), 0, int(min(expected, limit)))
     brackets = {
         threshold: bracket(outcomes_by_ratio(known, dense, threshold), top=search.high) for threshold in plan.thresholds
     }
     is_over = step.is_finished
     wide = [one for one in brackets.values() if not is_over and not is_narrow(one, resolution=search.resolution)]
-    halvings = [
-        math.ceil(
-            math.log2(max(2.0, (position(one.high) - position(max(one.low, search.low))) / width(search.resolution)))
-        )
-        for one in wide
-    ]
+    # A grid asks for all it will ever want at once.
+    halvings = [] if search.strategy == "grid" else [_num_halvings(one, search=search) for one in wide]
     lowest = min(brackets, key=lambda threshold: (brackets[threshold].low, brackets[threshold].high))
-    num_expected = len(known) + max([len(step.missing), *halvings])
-    limit = plan.max_probes(curve)
     return CurveProgress(
         curve,
         lowest.task,
         brackets[lowest],
         len(wide),
         len(known),
-        num_expected if limit is None else min(num_expected, limit),
+        int(min(len(known) + max([len(step.missing), *halvings]), limit)),
     )
+
+
+def _num_halvings(one: Bracket, *, search: SearchSpec) -> int:
+    """How often a bracket has to be halved until it is narrow enough."""
+    num_widths = (position(one.high) - position(max(one.low, search.low))) / width(search.resolution)
+    return math.ceil(math.log2(max(1.0, num_widths)))

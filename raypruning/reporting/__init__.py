@@ -2,12 +2,12 @@
 
 Everything here is a function of `SweepResults`, and nothing here reads a store. Where to look:
 
-    answer.py      what the numbers say: standings, the weakest task, the sentence on top of a report
-    wording.py     how a number is written
-    frames.py      pandas frames, for a notebook, the plots and the CSV files
-    tables.py      rich tables, for the terminal
-    documents.py   Markdown, JSON and CSV
-    compare.py     several sweeps side by side
-    plots.py       SVG figures
-    html.py        the page
+    wording.py             how a number is written
+    answer.py, notes.py    what the numbers say: standings, the weakest task, the sentence; marks, warnings, cost
+    frames.py              pandas frames, for a notebook, the plots and the CSV files
+    tables.py, live.py     the terminal: a finished sweep, several, and one that goes on
+    documents.py, files.py Markdown and JSON; files a person asked for
+    drawing.py, plots.py   SVG figures
+    html.py, probe_table.py, templates/    the page
+    comparison.py, comparison_plots.py     several sweeps side by side
 """

@@ -5,11 +5,21 @@ Tables, Markdown and the page take their content from here and from `notes`, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from raypruning.core.records import DENSE, Interval, Potential, ProbeResult, SweepResults, Task
+from raypruning.core.records import (
+    DENSE,
+    Curve,
+    ExcessError,
+    Interval,
+    Potential,
+    PotentialSummary,
+    ProbeResult,
+    SweepResults,
+    Task,
+)
 from raypruning.reporting import wording
 
 
@@ -140,17 +150,22 @@ def standing(results: SweepResults, *, method: str, task: str, delta: float, bud
     key = (method, task, budget, delta)
     potentials = [p for p in results.potentials if (p.curve.method, p.task, p.curve.budget, p.delta) == key]
     summary = next((s for s in results.summaries if (s.method, s.task, s.budget, s.delta) == key), None)
+    return _standing(key, potentials, summary)
+
+
+_Key = tuple[str, str, int, float]  # method, task, budget, delta
+
+
+def _standing(key: _Key, potentials: Sequence[Potential], summary: PotentialSummary | None) -> Standing:
     if summary is None or summary.num_open or summary.mean is None:
         # A mean over the seeds that finished is no bound for those that did not: take every seed's lower bound.
         bounds = [p.ratio for p in potentials]
         known = [bound for bound in bounds if bound is not None]
         ratio = fmean(known) if known and len(known) == len(bounds) else None
-        return Standing(method, task, budget, delta, ratio, "open", is_not_monotone=_is_not_monotone(potentials))
+        return Standing(*key, ratio, "open", is_not_monotone=any(p.status == "not_monotone" for p in potentials))
     ends = _ends(summary.interval, low=summary.low, high=summary.high, num_seeds=summary.num_known)
     status = "at_top" if summary.num_at_top else "known"
-    return Standing(
-        method, task, budget, delta, summary.mean, status, *ends, is_not_monotone=bool(summary.num_not_monotone)
-    )
+    return Standing(*key, summary.mean, status, *ends, is_not_monotone=bool(summary.num_not_monotone))
 
 
 class _Ends(NamedTuple):
@@ -168,17 +183,18 @@ def _ends(interval: Interval | None, *, low: float | None, high: float | None, n
     return _Ends(None, None, "")
 
 
-def _is_not_monotone(potentials: Iterable[Potential]) -> bool:
-    return any(potential.status == "not_monotone" for potential in potentials)
-
-
 def standings(results: SweepResults, *, delta: float, budget: int | None = None) -> dict[str, dict[str, Standing]]:
     """Standings by method and task, in the order of the sweep; at the largest budget unless another is asked for."""
     chosen = largest_budget(results) if budget is None else budget
+    potentials: dict[_Key, list[Potential]] = {}
+    for p in results.potentials:
+        potentials.setdefault((p.curve.method, p.task, p.curve.budget, p.delta), []).append(p)
+    summaries = {(s.method, s.task, s.budget, s.delta): s for s in results.summaries}
     return {
         method: {
-            task.name: standing(results, method=method, task=task.name, delta=delta, budget=chosen)
+            task.name: _standing(key, potentials.get(key, []), summaries.get(key))
             for task in results.tasks
+            for key in [(method, task.name, chosen, delta)]
         }
         for method in method_names(results)
     }
@@ -265,38 +281,42 @@ def answer_context(results: SweepResults) -> str:
 # -- excess errors and controls --------------------------------------------------------------------------------------
 
 
-def excess_at_potential(results: SweepResults, *, method: str, task: Task, delta: float) -> Excess:
-    """Difference in excess error where the method still keeps within delta on the task's nominal one."""
-    budget = largest_budget(results)
-    key = (method, task.nominal, budget, delta)
-    reached: list[float] = []
-    found: list[tuple[float, Interval | None]] = []
-    for potential in results.potentials:
-        if (potential.curve.method, potential.task, potential.curve.budget, potential.delta) != key:
-            continue
-        if potential.ratio is None:
-            continue
-        measured = _excess_of(results, potential, task.name)
-        if measured is not None:
-            reached.append(potential.ratio)
-            found.append(measured)
+def excesses(results: SweepResults, *, delta: float) -> dict[str, dict[str, Excess]]:
+    """By method and shifted task: the difference in excess error where the method still keeps within delta on nominal.
+
+    Each seed counts at its own nominal potential, at the largest budget.
+    """
+    measured = {(one.curve, one.ratio, one.task): one for one in results.excess_errors}
+    nominal: dict[tuple[str, str], list[Potential]] = {}
+    for p in results.potentials:
+        if p.delta == delta and p.curve.budget == largest_budget(results) and p.ratio is not None:
+            nominal.setdefault((p.curve.method, p.task), []).append(p)
+    return {
+        method: {
+            task.name: _excess(method, task.name, nominal.get((method, task.nominal), []), measured)
+            for task in shifted_tasks(results)
+        }
+        for method in method_names(results)
+    }
+
+
+def _excess(
+    method: str, task: str, potentials: Sequence[Potential], measured: Mapping[tuple[Curve, float, str], ExcessError]
+) -> Excess:
+    found: list[tuple[float, float, Interval | None]] = []  # ratio, value, its interval
+    for p in potentials:
+        one = measured.get((p.curve, p.ratio or 0.0, task))
+        if one is not None:
+            found.append((one.ratio, one.value, one.interval))
+        elif p.ratio == 0:
+            found.append((0.0, 0.0, None))  # the parent itself: by definition
     if not found:
-        return Excess(method, task.name, None, None)
-    value = fmean(value for value, _ in found)
-    intervals = [interval for _, interval in found if interval is not None]
+        return Excess(method, task, None, None)
+    ratio, value = fmean(ratio for ratio, _, _ in found), fmean(value for _, value, _ in found)
+    intervals = [interval for _, _, interval in found if interval is not None]
     if len(intervals) < len(found):
-        return Excess(method, task.name, fmean(reached), value)
-    low, high = fmean(one.low for one in intervals), fmean(one.high for one in intervals)
-    return Excess(method, task.name, fmean(reached), value, low, high)
-
-
-def _excess_of(results: SweepResults, potential: Potential, task: str) -> tuple[float, Interval | None] | None:
-    if potential.ratio == 0:
-        return 0.0, None  # the parent itself: by definition
-    for excess in results.excess_errors:
-        if (excess.curve, excess.ratio, excess.task) == (potential.curve, potential.ratio, task):
-            return excess.value, excess.interval
-    return None
+        return Excess(method, task, ratio, value)
+    return Excess(method, task, ratio, value, fmean(i.low for i in intervals), fmean(i.high for i in intervals))
 
 
 def common_ratio(column: Iterable[Excess]) -> str:

@@ -13,7 +13,7 @@ from raypruning.reporting.answer import (
     answer_sentence,
     common_ratio,
     controls,
-    excess_at_potential,
+    excesses,
     marked_weakest,
     method_names,
     shifted_tasks,
@@ -146,10 +146,10 @@ def _potential_text(one: Standing, low: Standing | None) -> str:
 
 
 def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
-    methods, tasks = method_names(results), shifted_tasks(results)
+    tasks, found = shifted_tasks(results), excesses(results, delta=delta)
     if not tasks:
         return []
-    columns = [[excess_at_potential(results, method=m, task=task, delta=delta) for task in tasks] for m in methods]
+    methods, columns = list(found), [list(row.values()) for row in found.values()]
     body = [
         [task.name, *(" ".join(filter(None, (one.amount, one.spread))) for one in row)]
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)

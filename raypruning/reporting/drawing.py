@@ -154,8 +154,8 @@ def kept_axis(axes: Axes, *, largest: float, is_flush: bool = False) -> None:
         is_flush: whether the axes begin at the edge of the figure, so that nothing may stand out on the left.
     """
     end = max(position(largest) * 1.03, position(0.5))
-    ticks = kept_ticks(end)
     axes.set_xlim(0, end)
+    ticks = thinned(kept_ticks(end), at=lambda kept: axes.transData.transform((position(1 - kept), 0))[0], gap=38)
     axes.set_xticks([position(1 - kept) for kept in ticks], [f"{100 * kept:g}" for kept in ticks])
     axes.xaxis.grid(visible=True, color=GRID, linewidth=0.8)
     below = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": SMALL, "color": MUTED}
@@ -178,6 +178,21 @@ def _removed(kept: float) -> str:
     return f"{wording.MINUS}{removed:g}" if removed else "0"
 
 
+def thinned(ticks: Sequence[float], *, at: Callable[[float], float], gap: float) -> list[float]:
+    """The ticks that have room, in order; the earlier of two that have not, so the most important come first.
+
+    Args:
+        ticks: most important first.
+        at: where a tick is, in pixels.
+        gap: pixels that any two must be apart.
+    """
+    taken: list[float] = []
+    for tick in ticks:
+        if all(abs(at(tick) - at(other)) >= gap for other in taken):
+            taken.append(tick)
+    return taken
+
+
 def points_axis(axes: Axes, *, low: float, high: float, linear: float) -> None:
     """The vertical axis of points, linear up to about `linear` and logarithmic beyond, so that a threshold can be seen.
 
@@ -191,7 +206,10 @@ def points_axis(axes: Axes, *, low: float, high: float, linear: float) -> None:
     bottom, top = axes.get_ylim()
     around = [linear * step for step in (1, 2, 4)] if linear not in _POINT_TICKS else []
     sizes = [size for size in sorted({*around, *_POINT_TICKS}) if size >= linear * 0.999]
-    ticks = [-size for size in sizes if -size >= bottom] + [0.0] + [size for size in sizes if size <= top]
+    # Zero and the threshold first; then from the outside in, since what is near zero lies close together.
+    wanted = [0.0, linear, *(sign * size for size in reversed(sizes) for sign in (1, -1))]
+    inside = [tick for tick in wanted if bottom <= tick <= top]
+    ticks = sorted(thinned(inside, at=lambda tick: axes.transData.transform((0, tick))[1], gap=14))
     axes.set_yticks(ticks, [signed(tick) for tick in ticks])
     axes.yaxis.grid(visible=True, color=GRID, linewidth=0.8)
     axes.minorticks_off()

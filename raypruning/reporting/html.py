@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from raypruning.core.records import ProbeResult, SweepResults
+from raypruning.core.records import SweepResults
 from raypruning.core.search.axis import position
 from raypruning.core.spec import to_toml
 from raypruning.reporting import plots, wording
@@ -21,7 +20,7 @@ from raypruning.reporting.answer import (
     answer_sentences,
     common_ratio,
     controls,
-    excess_at_potential,
+    excesses,
     largest_budget,
     marked_weakest,
     method_names,
@@ -40,6 +39,7 @@ from raypruning.reporting.notes import (
     probe_label,
     report_warnings,
 )
+from raypruning.reporting.probe_table import failure_text, probe_heads, probe_row, web_address
 
 
 class Head(NamedTuple):
@@ -47,7 +47,6 @@ class Head(NamedTuple):
 
     text: str
     colour: str = ""
-    is_text: bool = False
     scope: str = ""
 
 
@@ -94,23 +93,6 @@ class Section(NamedTuple):
     budgets: Sequence[Figure]
 
 
-class ProbeCell(NamedTuple):
-    """A cell of the table of probes; `value` is what it is sorted by, its text by default."""
-
-    text: str
-    value: float | None = None
-    is_number: bool = False
-    title: str = ""
-    href: str = ""
-
-
-class ProbeRow(NamedTuple):
-    """A line of the table of probes."""
-
-    cells: Sequence[ProbeCell]
-    is_failed: bool
-
-
 class Command(NamedTuple):
     """Something to type next."""
 
@@ -136,7 +118,7 @@ def render_html(results: SweepResults) -> str:
             context=answer_context(results),
             answer=answer_sentences(results),
             epochs=wording.epochs(largest_budget(results)),
-            experiment_url=_web_address(results.experiment_url),
+            experiment_url=web_address(results.experiment_url),
             warnings=report_warnings(results),
             deltas=[_section(results, one) for one in spec.deltas],
             series=[{"name": name, "colour": colour} for name, colour in colours.items()],
@@ -150,9 +132,9 @@ def render_html(results: SweepResults) -> str:
             has_controls=bool(found_controls),
             controls=_control_table(results),
             cost=cost_lines(results),
-            probe_heads=_probe_heads(results),
-            probes=[_probe_row(results, probe) for probe in results.probes],
-            failures=[(probe_label(p), _failure_text(p)) for p in results.probes if not p.is_done],
+            probe_heads=probe_heads(results),
+            probes=[probe_row(results, probe) for probe in results.probes],
+            failures=[(probe_label(p), failure_text(p)) for p in results.probes if not p.is_done],
             commands=_commands(results),
             provenance=_provenance(results),
             spec=Markup(escape(to_toml(spec))),
@@ -251,10 +233,10 @@ def potential_cell(one: Standing, *, weakest: Standing | None, top: float) -> Ce
 
 
 def _excess_table(results: SweepResults, delta: float) -> Table | None:
-    methods, tasks = method_names(results), shifted_tasks(results)
-    if not (tasks and methods):
+    tasks, found = shifted_tasks(results), excesses(results, delta=delta)
+    if not (tasks and found):
         return None
-    columns = [[excess_at_potential(results, method=m, task=task, delta=delta) for task in tasks] for m in methods]
+    methods, columns = list(found), [list(row.values()) for row in found.values()]
     colours = _colours(results)
     heads = [
         Head(method, colours[method], scope=f"at {ratio}" if ratio else "")
@@ -326,74 +308,6 @@ def _cost_table(labels: Sequence[str], sweeps: Sequence[SweepResults]) -> Table:
     names = dict.fromkeys(name for cost in costs for name in cost)
     rows = [Row(name, [Cell(cost.get(name, "")) for cost in costs]) for name in names]
     return Table([Head(""), *map(Head, labels)], rows, kind="texts")
-
-
-# -- probes ----------------------------------------------------------------------------------------------------------
-
-
-def _probe_heads(results: SweepResults) -> list[Head]:
-    texts = [Head("method", is_text=True), Head("epochs"), Head("seed"), Head("removed")]
-    tasks = [Head(task.name) for task in results.tasks]
-    return [*texts, *tasks, Head("multiply-adds"), Head("time"), Head("tries"), Head("checkpoint", is_text=True)]
-
-
-def _probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
-    curve, checkpoint = result.probe.curve, result.checkpoint
-    name = curve.method
-    if curve.is_dense:
-        name = "parent, retrained" if curve.budget else "parent"
-    seconds = sum((result.seconds or (result.result.seconds if result.result else {})).values())
-    errors = [result.evaluations.get(task.name) for task in results.tasks]
-    cells = [
-        ProbeCell(name),
-        _number(str(result.probe.training.epochs), result.probe.training.epochs),
-        _number(str(curve.seed), curve.seed),
-        _ratio_cell(result),
-        *(_number(wording.percent(one.error), one.error) if one else _number("", 2.0) for one in errors),
-        _number(f"{wording.magnitude(checkpoint.macs)}", checkpoint.macs) if checkpoint else _number("", -1),
-        _number(wording.duration(seconds), round(seconds, 3)),
-        _number(str(result.attempts), result.attempts),
-        _checkpoint_cell(results, result),
-    ]
-    return ProbeRow(cells, not result.is_done)
-
-
-def _number(text: str, value: float) -> ProbeCell:
-    return ProbeCell(text, value, is_number=True)
-
-
-def _ratio_cell(result: ProbeResult) -> ProbeCell:
-    asked = wording.percent(result.probe.ratio)
-    if result.checkpoint is None:
-        return ProbeCell(f"failed at {asked}", result.probe.ratio, is_number=True, title=_failure_text(result))
-    reached = wording.percent(result.checkpoint.ratio_reached)
-    text = reached if reached == asked else f"{reached} (asked {asked})"
-    return ProbeCell(text, result.checkpoint.ratio_reached, is_number=True)
-
-
-def _failure_text(result: ProbeResult) -> str:
-    failure = result.failure
-    return f"{failure.kind}: {failure.message}" if failure else "no reason was recorded"
-
-
-def _checkpoint_cell(results: SweepResults, result: ProbeResult) -> ProbeCell:
-    if result.checkpoint is None:
-        return ProbeCell("")
-    uri = result.checkpoint.uri
-    whole = uri if "://" in uri or uri.startswith("/") else f"{results.storage.rstrip('/')}/{uri}"
-    return ProbeCell(result.probe.id[:10], title=whole, href=_address(whole))
-
-
-def _address(place: str) -> str:
-    """What a browser can open: a web address, or a local path as file://; empty for anything else, such as s3://."""
-    if place.startswith("/"):
-        return "file://" + quote(place)
-    return place if urlsplit(place).scheme in ("http", "https", "file") else ""
-
-
-def _web_address(place: str) -> str:
-    """The address if it is one of the web; empty otherwise, so that no script gets into a link."""
-    return place if urlsplit(place).scheme in ("http", "https") else ""
 
 
 # -- where it comes from ---------------------------------------------------------------------------------------------

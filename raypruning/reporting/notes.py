@@ -35,7 +35,7 @@ def images_note(results: SweepResults, *, delta: float) -> str:
         tasks_of.setdefault(amount, []).append(task.name)
     if len(tasks_of) == 1:
         return f"{wording.points(delta)} = {next(iter(tasks_of))} on every task."
-    amounts = [f"{amount} on {wording.listing(tasks)}" for amount, tasks in tasks_of.items()]
+    amounts = [f"{amount} on {_named(tasks, num_all=len(results.tasks))}" for amount, tasks in tasks_of.items()]
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
 
 
@@ -94,7 +94,8 @@ def cost_lines(results: SweepResults) -> list[tuple[str, str]]:
 
 def report_warnings(results: SweepResults) -> list[str]:
     """What a reader must know before believing the numbers: the sweep's warnings, failures, and too few images."""
-    lines = list(results.warnings)
+    # The note stands on top of every report already.
+    lines = [line for line in results.warnings if line != results.spec.note]
     failed = [p for p in results.probes if not p.is_done]
     if failed:
         names = [f"{probe_label(p)} ({_reason(p)})" for p in failed[:3]]
@@ -117,6 +118,14 @@ def _reason(result: ProbeResult) -> str:
     return result.failure.kind if result.failure else "no reason recorded"
 
 
+def _named(tasks: Sequence[str], *, num_all: int) -> str:
+    """The tasks by name when they are few."""
+    if len(tasks) == num_all > 1:
+        return "every task"
+    shown = list(tasks[:3]) + ([f"{len(tasks) - 3} more"] if len(tasks) > 3 else [])
+    return wording.listing(shown)
+
+
 def _few_images(results: SweepResults) -> Sequence[str]:
     lines = []
     for delta in results.spec.deltas:
@@ -126,9 +135,10 @@ def _few_images(results: SweepResults) -> Sequence[str]:
             if allowed < FEW_IMAGES:
                 few.setdefault((allowed, task.num_examples), []).append(task.name)
         for (allowed, num_examples), tasks in few.items():
+            named = _named(tasks, num_all=len(results.tasks))
             lines.append(
                 f"A delta of {wording.points(delta)} is {wording.count(allowed, 'image')} of "
-                f"{wording.thousands(num_examples)} on {wording.listing(tasks)}: too few for a steady potential "
+                f"{wording.thousands(num_examples)} on {named}: too few for a steady potential "
                 f"(fewer than {FEW_IMAGES}). Take a larger delta or more test images."
             )
     return lines

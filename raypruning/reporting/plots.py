@@ -5,7 +5,7 @@ All ratios lie on the axis of the search, -log(1 - ratio), labelled by what is k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ from raypruning.reporting.drawing import (
     panel,
     points_axis,
     series_colours,
+    thinned,
 )
 from raypruning.reporting.frames import errors_frame, excess_errors_frame
 from raypruning.reporting.notes import WEAKEST_MARK, marked_amount
@@ -69,7 +70,7 @@ def error_panels(results: SweepResults, *, delta: float) -> list[Panel]:
     if not pruned["added_error"].notna().any():
         return []
     scale = _Scale(
-        linear=100 * min(results.spec.deltas),
+        linear=100 * delta,
         low=100 * float(frame["added_error"].min()),
         high=100 * float(frame["added_error"].max()),
         largest=float(pruned["ratio_asked"].max()),
@@ -300,17 +301,21 @@ def excess_panels(results: SweepResults, *, delta: float) -> list[Panel]:
         names = {f"mean of {len(names)} shifted tasks": mean, **names}
     ends = frame[["value", "low", "high"]].to_numpy(dtype=float)
     scale = _Scale(
-        linear=100 * min(results.spec.deltas),
+        linear=100 * delta,
         low=100 * float(np.nanmin(ends)),
         high=100 * float(np.nanmax(ends)),
         largest=float(frame["ratio"].max()),
     )
+    rows_of = standings(results, delta=delta)
+    only = [task.name for task in nominal_tasks(results)]
+    # With several nominal tasks a method has several nominal potentials, and no one place for a diamond.
+    nominal = {method: row[only[0]].ratio for method, row in rows_of.items()} if len(only) == 1 else {}
     return [
         panel(
             f"Excess error on {name}",
             height=280,
             draw=lambda figure, name=name, rows=rows: _draw_excess(
-                figure, results, rows, name=name, delta=delta, scale=scale
+                figure, rows, name=name, nominal=nominal, colours=series_colours(method_names(results)), scale=scale
             ),
         )
         for name, rows in names.items()
@@ -318,21 +323,26 @@ def excess_panels(results: SweepResults, *, delta: float) -> list[Panel]:
 
 
 def _draw_excess(
-    figure: Figure, results: SweepResults, frame: pd.DataFrame, *, name: str, delta: float, scale: _Scale
+    figure: Figure,
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    nominal: Mapping[str, float | None],
+    colours: Mapping[str, str],
+    scale: _Scale,
 ) -> None:
     heading(figure, name, left="points lost beyond those on the nominal task")
     axes = axes_at(figure, left=40, right=14, top=46, bottom=58)
     kept_axis(axes, largest=scale.largest)
     points_axis(axes, low=scale.low, high=scale.high, linear=scale.linear)
     axes.axhline(0, color=INK, linewidth=1)
-    nominal = standings(results, delta=delta)
-    for method, colour in series_colours(method_names(results)).items():
+    for method, colour in colours.items():
         rows = frame[frame["method"] == method]
         _draw_band(axes, rows, colour=colour, linear=scale.linear)
         _draw_curve(axes, rows, column="value", colour=colour, age=0, linear=scale.linear)
-        found = [nominal[method][task.name] for task in nominal_tasks(results)]
-        if len(found) == 1 and found[0].ratio and not rows.empty:
-            _draw_diamond(axes, rows, ratio=found[0].ratio, colour=colour, linear=scale.linear)
+        ratio = nominal.get(method)
+        if ratio and not rows.empty:
+            _draw_diamond(axes, rows, ratio=ratio, colour=colour, linear=scale.linear)
 
 
 def _by_seed(rows: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -401,7 +411,7 @@ def _draw_budgets(figure: Figure, results: SweepResults, row: list[dict[str, Sta
     axes.set_xlabel("epochs of retraining", fontsize=SMALL, color=MUTED, labelpad=4)
     end = max(position(largest) * 1.05, position(0.5))
     axes.set_ylim(0, end)
-    ticks = kept_ticks(end)
+    ticks = thinned(kept_ticks(end), at=lambda kept: axes.transData.transform((0, position(1 - kept)))[1], gap=16)
     axes.set_yticks([position(1 - kept) for kept in ticks], [f"{100 - 100 * kept:g}" for kept in ticks])
     axes.yaxis.grid(visible=True, color=GRID, linewidth=0.8)
     colours = series_colours(method_names(results))

@@ -23,7 +23,7 @@ from raypruning.reporting.answer import (
     answer_sentence,
     common_ratio,
     controls,
-    excess_at_potential,
+    excesses,
     largest_budget,
     marked_weakest,
     method_names,
@@ -150,16 +150,16 @@ def budgets_table(results: SweepResults, *, delta: float, width: int) -> Rendera
 
 def excess_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
     """Shifted task x method: the difference in excess error at the ratio of the method's nominal potential."""
-    methods = method_names(results)
-    tasks = shifted_tasks(results)
-    cells = {m: [excess_at_potential(results, method=m, task=task, delta=delta) for task in tasks] for m in methods}
+    cells = {method: list(row.values()) for method, row in excesses(results, delta=delta).items()}
     nominal = [task.name for task in nominal_tasks(results)]
     columns = {
         " at ".join(filter(None, (method, common_ratio(column)))): [_excess_cell(one) for one in column]
         for method, column in cells.items()
     }
     title = f"Excess error: points lost beyond those on {wording.listing(nominal)}, at each method's potential there"
-    table = _fitted(title, first=[("task", [task.name for task in tasks])], columns=columns, width=width)
+    table = _fitted(
+        title, first=[("task", [task.name for task in shifted_tasks(results)])], columns=columns, width=width
+    )
     return Group(table, *(Text(line, style="dim") for line in excess_notes(cells.values())))
 
 

@@ -31,6 +31,7 @@ class Dispatcher:
         self._running: dict[str, ProbeJob] = {}
         self._seconds: dict[str, dict[str, float]] = {}
         self._trained: set[str] = set()
+        self._attempts: dict[str, int] = {}
         self._ask()
 
     @property
@@ -60,6 +61,7 @@ class Dispatcher:
         """Take the outcome of a job: a result, or the same job once more."""
         key = job.probe.id
         self._running.pop(key, None)
+        self._attempts[key] = job.attempt
         spent = self._seconds.setdefault(key, {})
         for phase, seconds in outcome.seconds.items():
             spent[phase] = spent.get(phase, 0.0) + seconds
@@ -73,7 +75,11 @@ class Dispatcher:
                 message="the worker finished, and the store does not hold its result",
                 is_retriable=True,
             )
+            is_start_lost = self._forget_lost_start(job)
             if failure.is_retriable and job.attempt < self._plan.spec.limits.attempts:
+                if is_start_lost:
+                    self._ask()  # for the start; the plan asks for this probe again when it is there
+                    return
                 self._ready.append(self._make_job(job.probe, self._missing_tasks(job.probe), job.attempt + 1))
                 return
             result = ProbeResult(
@@ -81,6 +87,17 @@ class Dispatcher:
             )
         self._record(result)
         self._ask()
+
+    def _forget_lost_start(self, job: ProbeJob) -> bool:
+        """Whether the training that a job begins from left the store, damaged; if so it counts as not asked for yet."""
+        start = job.probe.training.start
+        if start is None or self._store.training(start) is not None:
+            return False
+        if start in self.results and self.results[start].is_done:
+            del self.results[start]
+        # What else begins from it could only fail.
+        self._ready = deque(other for other in self._ready if other.probe.training.start != start)
+        return True
 
     def _ask(self) -> None:
         """Queue what the plan wants and the store lacks, until the plan wants nothing that is not queued."""
@@ -92,7 +109,9 @@ class Dispatcher:
                 self._record(result)
             found = {result.probe.id for result in known}
             self._ready.extend(
-                self._make_job(probe, self._missing_tasks(probe), 1) for probe in asked if probe.id not in found
+                self._make_job(probe, self._missing_tasks(probe), self._attempts.get(probe.id, 0) + 1)
+                for probe in asked
+                if probe.id not in found
             )
             if not known:
                 return

@@ -4,7 +4,7 @@ MLflow's chart page makes a section of everything before the last "/" of a metri
 line where some run has a step of 1 or more, a bar otherwise. Sections are sorted by name. It draws top-level runs only:
 
     run per curve    error/<task>, excess_error/<task>, size/macs_kept    step = fraction removed x 10 000: lines
-                     potential_delta_<delta>/<task>                       step 0: bars
+                     potential_<delta>/<task>                             step 0: bars
     run per probe    nested in its curve's: evaluations, sizes, history, seconds, where the weights lie
 """
 
@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from raypruning.core.identity import fingerprint
 from raypruning.core.records import (
+    DENSE,
     Checkpoint,
     Curve,
     Potential,
@@ -36,7 +37,13 @@ STEPS_PER_UNIT = 10_000  # MLflow's steps are integers: a hundredth of a percent
 TAG_LIMIT = 5_000  # characters; MLflow refuses tags beyond 8 000 bytes on some stores
 NOTE_LIMIT = 18_000  # MLflow refuses experiment tags beyond 20 000
 NOTE_ROWS = 60
+HEADLINE_ROWS = 4
 
+# Okabe and Ito 2008, and two of Paul Tol's: told apart by colour-blind readers, and dark enough on white.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
+DENSE_COLOR = "#7F7F7F"
+
+COLOR = "mlflow.runColor"
 CURVE_KEY = "curve_key"
 PROBE_KEY = "training_id"
 
@@ -149,6 +156,19 @@ def curve_name(curve: Curve) -> str:
     return f"{'dense retrained' if curve.is_dense else curve.method} · {epochs} · seed {curve.seed}"
 
 
+def color_family(params: Mapping[str, str]) -> tuple[str, ...]:
+    """What makes two curves the same colour: all params but the seed, so that the seeds of a method make a band."""
+    return tuple(f"{name}={value}" for name, value in sorted(params.items()) if name != "seed")
+
+
+def color_of(params: Mapping[str, str], used: Mapping[tuple[str, ...], str]) -> str:
+    """The colour of a new curve, given those of the families that have one. Dense ones are grey."""
+    if params.get("method") == DENSE:
+        return DENSE_COLOR
+    num_used = sum(color in COLORS for color in used.values())
+    return used.get(color_family(params), COLORS[num_used % len(COLORS)])
+
+
 def curve_content(probe: Probe, *, sweep: str, start_ms: int | None = None) -> RunContent:
     """The run of a probe's curve, before anything is measured. "Group by" of MLflow works on its params."""
     training = probe.training
@@ -213,7 +233,7 @@ def answer_content(results: SweepResults, curve: Curve) -> RunContent:
     probe = next(result.probe for result in results.probes if result.probe.curve == curve)
     at_ms = _last_ms(results, curve)
     values = {
-        metric_name(f"potential_delta_{potential.delta:g}", potential.task): potential.ratio
+        metric_name(f"potential_{potential.delta:g}", potential.task): potential.ratio
         for potential in results.potentials
         if potential.curve == curve
     }
@@ -392,17 +412,21 @@ def _in_words(potential: Potential) -> str:
 
 
 def _note(spec: SweepSpec, results: SweepResults | None, charts: str) -> str:
-    link = f"[Charts]({charts}). " if charts else ""
+    link = f"[All curves as charts]({charts})" if charts else ""
     lines = [
-        f"**How far can {spec.model.name} be pruned on {spec.data.name} before it loses more than delta?** {spec.note}",
+        # Only the first paragraph is seen until the note is unfolded.
+        f"**How far can {spec.model.name} be pruned on {spec.data.name} before it loses more than delta?** "
+        f"{_headline(spec, results)}",
         "",
-        f"{link}One run per curve (method, budget, seed); its probes are nested in it. In the charts, *step* is the "
+        f"{spec.note} {link}".strip(),
+        "",
+        "One run per curve (method, budget, seed); its probes are nested in it. In the charts, *step* is the "
         f"fraction of parameters removed x {STEPS_PER_UNIT}: 9000 is 90 %, 0 is the dense parent.",
         "",
         "- `error`: fraction wrong on each task. `excess_error`: what is lost on a shifted task beyond what is lost on "
         "its nominal one, compared with the parent.",
-        "- `potential_delta_...`: the largest fraction that can be removed for at most so much more error than the "
-        "parent's. Longer bars are better.",
+        "- `potential_<delta>`: the largest fraction that can be removed for at most delta more error than the parent's. "
+        "Longer bars are better.",
         "- `dense retrained` is the control: the parent, trained as much longer as the pruned networks were.",
     ]
     if results is not None:
@@ -412,12 +436,28 @@ def _note(spec: SweepSpec, results: SweepResults | None, charts: str) -> str:
     return "\n".join(lines)
 
 
+def _headline(spec: SweepSpec, results: SweepResults | None) -> str:
+    if results is None:
+        return ""
+    task, delta = results.spec.tasks[0], min(spec.deltas)
+    rows = [row for row in results.summaries if (row.task, row.delta) == (task, delta)][:HEADLINE_ROWS]
+    if not rows:
+        return ""
+    budgets = len({row.budget for row in rows}) > 1
+    return f"By {delta:g} on {task}: " + ", ".join(
+        f"{row.method}{f' ({row.budget} epochs)' if budgets else ''} {_mean(row)}" for row in rows
+    )
+
+
+def _mean(row: PotentialSummary) -> str:
+    return "open" if row.mean is None else f"{'≥ ' if row.num_at_top else ''}{row.mean:.3f}"
+
+
 def _table(summaries: Sequence[PotentialSummary]) -> list[str]:
     lines = ["| task | delta | method | budget | potential | seeds |", "|---|---|---|---|---|---|"]
     for row in summaries[:NOTE_ROWS]:
         spread = f" ± {row.sd:.3f}" if row.sd is not None and row.n > 1 else ""
-        mean = "open" if row.mean is None else f"{'≥ ' if row.num_at_top else ''}{row.mean:.3f}{spread}"
-        lines.append(f"| {row.task} | {row.delta:g} | {row.method} | {row.budget} | {mean} | {row.n} |")
+        lines.append(f"| {row.task} | {row.delta:g} | {row.method} | {row.budget} | {_mean(row)}{spread} | {row.n} |")
     if len(summaries) > NOTE_ROWS:
         lines.append(f"| and {len(summaries) - NOTE_ROWS} more | | | | | |")
     return lines

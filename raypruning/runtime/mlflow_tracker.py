@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from raypruning.core.records import Curve, ProbeResult, SweepResults, SweepSpec
 from raypruning.errors import SpecError, StoreError
 from raypruning.runtime import mlflow_layout as layout
-from raypruning.runtime.trackers import TIMEOUT_SECONDS, BackgroundTracker, Read
+from raypruning.runtime.trackers import TIMEOUT_SECONDS, BackgroundTracker, Read, upload_seconds
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -236,7 +236,8 @@ class _Experiment:
             files = read(training_id)
         except OSError as error:  # of the storage, and no outage of MLflow
             raise StoreError(f"the files of {training_id} cannot be read: {error}") from error
-        with tempfile.TemporaryDirectory(prefix="raypruning-") as folder:
+        timeout = _request_timeout(upload_seconds(checkpoint))
+        with timeout, tempfile.TemporaryDirectory(prefix="raypruning-") as folder:
             for name, content in files.items():
                 path = Path(folder, Path(name).name)
                 path.write_bytes(content)
@@ -292,13 +293,20 @@ class _Experiment:
                 self._remember(run)
         known = self._runs.get(content.identity)
         if known is None:
-            tags = dict(content.tags) | ({PARENT: nested_in.id} if nested_in else {})
+            own = (
+                {PARENT: nested_in.id} if nested_in else {layout.COLOR: layout.color_of(content.params, self._colors())}
+            )
+            tags = dict(content.tags) | own
             run = self._client.create_run(self.id, start_time=content.start_ms, tags=tags, run_name=content.name)
             return self._remember(run)
         if nested_in is not None and known.tags.get(PARENT) != nested_in.id:  # its curve's run had been deleted
             self._client.set_tag(known.id, PARENT, nested_in.id)
             known.tags[PARENT] = nested_in.id
         return known
+
+    def _colors(self) -> dict[tuple[str, ...], str]:
+        curves = [run for (tag, _), run in self._runs.items() if tag == layout.CURVE_KEY and layout.COLOR in run.tags]
+        return {layout.color_family(run.params): run.tags[layout.COLOR] for run in curves}
 
     def _write(self, run: _KnownRun, content: layout.RunContent, *, points: Sequence[layout.Point]) -> None:
         """Write, in one batch, what the run does not hold yet."""
@@ -356,6 +364,18 @@ UPLOADED = "checkpoint.uploaded"  # the sha256 of the checkpoint that lies in th
 def _set_environment() -> None:
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _request_timeout(seconds: float) -> Iterator[None]:
+    """Give requests more time: a server answers an upload when it has passed all of it on. mlflow has no other way."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ[name]
+    os.environ[name] = str(max(int(before), round(seconds)))
+    try:
+        yield
+    finally:
+        os.environ[name] = before
 
 
 def _artifacts_beside(uri: str) -> str | None:

@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ray.tune.search import Searcher
 from raypruning.core.ports import JobSource, ProbeJob, ProbeOutcome
 from raypruning.core.records import Failure, Resources
 from raypruning.errors import ResourceError
+from raypruning.runtime.signals import HoldSignals
 from raypruning.runtime.store import open_store
 
 OBJECT_STORE_BYTES = 200 << 20
@@ -65,7 +67,14 @@ class RayExecutor:
         """Run everything that the source has. Starts nothing when it has nothing."""
         if source.is_finished:
             return
-        with _quiet(self._log_path), _connected(self._address), tempfile.TemporaryDirectory() as folder:
+        with (
+            HoldSignals() as signals,
+            _quiet(self._log_path),
+            _connected(self._address),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            signals.take()  # Ray's own handler of SIGTERM aborts.
+            signals.check()
             limit = min(self._max_concurrent or 1 << 30, self._room())
             trainable = tune.with_resources(
                 ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
@@ -83,6 +92,7 @@ class RayExecutor:
                 run_config=tune.RunConfig(
                     storage_path=folder,
                     verbose=0,
+                    callbacks=[StopOnStep(signals)],
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 ),
@@ -154,6 +164,21 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         """Nothing: a search begins from the store."""
 
 
+class StopOnStep(tune.Callback):  # type: ignore[misc]
+    """Ends a run between two steps of Tune's loop when a signal came."""
+
+    def __init__(self, signals: HoldSignals) -> None:
+        self._signals = signals
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it can be restored, nor need be."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Raise Interrupted if a signal came."""
+        self._signals.check()
+
+
 class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
     """One probe a trial; the process and its data serve many."""
 
@@ -184,22 +209,20 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
         return
     _provide_token()
-    try:
-        if address is None:
-            ray.init(
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                object_store_memory=OBJECT_STORE_BYTES,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address is None:
+        how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    # In a thread: in the main one Ray would take SIGTERM, to end the process without a word. And the thread stays: Linux
+    # kills Ray's processes when the thread that started them ends.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray") as starter:
+        try:
+            starter.submit(ray.init, address=address, **how).result()
+        except ConnectionError as error:
+            raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _provide_token() -> None:

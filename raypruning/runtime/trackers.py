@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from raypruning.core.records import Curve, ProbeResult, SweepResults, SweepSpec
+from raypruning.core.records import Checkpoint, Curve, ProbeResult, SweepResults, SweepSpec
 
 logger = logging.getLogger("raypruning.mlflow")
 
 Read = Callable[[str], Mapping[str, bytes]]  # training id -> its files by name
 
-TIMEOUT_SECONDS = 8  # of one request
-TRY_SECONDS = 5.0  # no new attempt after so long; with the timeout, an outage is known after 13 s at most
+TIMEOUT_SECONDS = 6  # of one request; a loaded server was seen to take 2
+TRY_SECONDS = 5.0  # no new attempt after so long; with the timeout, an outage is known after 11 s at most
 PAUSE_SECONDS = 30.0  # nothing is tried for so long after an outage; `finish` makes up for it
 OPEN_ALLOWANCE = 60.0  # importing mlflow and making a database, on a loaded machine
 WRITE_ALLOWANCE = 15.0  # how long `finish` waits for one write
@@ -149,8 +149,7 @@ class BackgroundTracker:
                 return
 
     def _finish(self, results: SweepResults, *, checkpoints: Sequence[str], read: Read) -> None:
-        if self._failed_at is not None and time.monotonic() > self._failed_at + TRY_SECONDS:
-            self._failed_at = None  # the outage may be over
+        self._failed_at = None  # an outage may be over: one more try
         for result in results.probes:
             self._show_probe(result)
         for curve in dict.fromkeys(result.probe.curve for result in results.probes):
@@ -169,7 +168,7 @@ class BackgroundTracker:
 
     def _upload(self, result: ProbeResult, read: Read) -> None:
         if result.checkpoint is not None:
-            allowance = WRITE_ALLOWANCE + result.checkpoint.num_bytes / UPLOAD_BYTES_PER_SECOND
+            allowance = upload_seconds(result.checkpoint)
             training_id = result.probe.id
             what = f"checkpoint {training_id}"
             self._attempt(what, lambda view: view.upload(training_id, read), allowance=allowance)
@@ -219,6 +218,11 @@ class BackgroundTracker:
         if not self._was_warned:
             self._was_warned = True
             logger.warning("%s: %s. The sweep goes on; `prune-cli track` shows it there later", self._name, why)
+
+
+def upload_seconds(checkpoint: Checkpoint) -> float:
+    """How long an upload may take."""
+    return WRITE_ALLOWANCE + checkpoint.num_bytes / UPLOAD_BYTES_PER_SECOND
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -119,8 +119,10 @@ def predict(model: nn.Module, batches: Iterator[Tensor], labels_N: Tensor, *, pr
             predicted.append(logits_NC.argmax(1))
             # float16 ends at -65504.
             log_probability.append(log_probability_NC.gather(1, true_N1)[:, 0].clamp(min=-6e4))
-            higher_N = (logits_NC > logits_NC.gather(1, true_N1)).sum(1)
-            is_top5.append(higher_N < 5)
+            of_true_N1 = logits_NC.gather(1, true_N1)
+            is_lower_class_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < true_N1
+            is_before_NC = (logits_NC > of_true_N1) | ((logits_NC == of_true_N1) & is_lower_class_NC)
+            is_top5.append(is_before_NC.sum(1) < 5)
     return Predictions(
         predicted_N=torch.cat(predicted).cpu().numpy().astype(np.uint16),
         log_probability_N=torch.cat(log_probability).cpu().numpy().astype(np.float16),

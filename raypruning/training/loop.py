@@ -79,7 +79,7 @@ def train(
     saved_at = time.monotonic()
     for epoch in range(len(history), setting.epochs):
         rate, loss = _train_epoch(model, masked, optimiser, setting, epoch=epoch)
-        validation_loss, validation_error = _validate(model, setting)
+        validation_loss, validation_error = _validate(model, setting, epoch=epoch)
         history.append(
             Epoch(
                 epoch=epoch + 1,
@@ -144,7 +144,7 @@ def _train_epoch(
     torch.manual_seed(derive_seed(setting.seed, phase, "dropout", epoch))
     penalised = [value for name, value in model.named_parameters() if name in setting.penalised]
     model.train()
-    total = torch.zeros((), device=setting.device)
+    total, num_seen = torch.zeros((), device=setting.device), 0
     rate = recipe.learning_rate
     batches = setting.train.read(
         order_N,
@@ -153,8 +153,8 @@ def _train_epoch(
         seed=derive_seed(setting.seed, phase, "augmentation", epoch),
     )
     for index, (pixels_BCHW, labels_B, _) in enumerate(batches):
-        if len(labels_B) == 1 and num > 1:
-            continue  # Batch norm has no variance over a single image.
+        if len(labels_B) == 1 < min(num, recipe.batch_size):
+            continue  # Batch norm has no variance over the single image that was left over.
         step = epoch * num_steps + index
         rate = learning_rate(
             recipe, step, steps_per_epoch=num_steps, epochs=setting.epochs, is_retraining=setting.is_retraining
@@ -171,12 +171,10 @@ def _train_epoch(
             for parameter, mask in masked:
                 parameter.mul_(mask)
         total += loss.detach() * len(labels_B)
-    mean = float(total) / num
+        num_seen += len(labels_B)
+    mean = float(total) / num_seen
     if not math.isfinite(mean):
-        raise TrainingError(
-            f"the loss became {mean} in epoch {epoch + 1} of {setting.epochs}; lower recipe.learning_rate "
-            f"({recipe.learning_rate}) or lengthen recipe.warmup_epochs"
-        )
+        raise _diverged("loss", mean, setting, epoch=epoch)
     return rate, mean
 
 
@@ -189,7 +187,14 @@ def _penalty(weights: list[nn.Parameter], recipe: Recipe) -> Tensor | float:
     return penalty
 
 
-def _validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
+def _diverged(what: str, value: float, setting: Setting, *, epoch: int) -> TrainingError:
+    return TrainingError(
+        f"the {what} became {value} in epoch {epoch + 1} of {setting.epochs}; lower recipe.learning_rate "
+        f"({setting.recipe.learning_rate}) or lengthen recipe.warmup_epochs"
+    )
+
+
+def _validate(model: nn.Module, setting: Setting, *, epoch: int) -> tuple[float, float]:
     """Cross-entropy and error on the validation split."""
     model.eval()
     loss = torch.zeros((), device=setting.device)
@@ -203,7 +208,7 @@ def _validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
             wrong += (logits_BC.argmax(1) != labels_B).sum()
     mean = float(loss) / len(setting.validation)
     if not math.isfinite(mean):
-        raise TrainingError(f"the validation loss became {mean}; lower recipe.learning_rate")
+        raise _diverged("validation loss", mean, setting, epoch=epoch)
     return mean, float(wrong) / len(setting.validation)
 
 

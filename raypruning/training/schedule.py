@@ -15,15 +15,18 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: in
 
     Source: Lost in Pruning, appendix, for the schedules; Renda et al. 2020 for rewinding.
     """
-    return _rate_at(recipe, _dense_epoch(recipe, step / steps_per_epoch, epochs=epochs, is_retraining=is_retraining))
+    epoch = step / steps_per_epoch
+    if is_retraining:
+        epoch = _dense_epoch(recipe, step, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    return _rate_at(recipe, epoch)
 
 
-def _dense_epoch(recipe: Recipe, epoch: float, *, epochs: int, is_retraining: bool) -> float:
-    """Where in the dense schedule, in epochs, an epoch of this training lies."""
-    if not is_retraining:
-        return epoch
+def _dense_epoch(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    """Where in the dense schedule, in epochs, a step of a retraining lies."""
+    epoch = step / steps_per_epoch
     if recipe.retrain_schedule == "scaled":
-        return epoch * recipe.epochs / epochs
+        # One division of whole numbers, so that a milestone is never missed by a rounding.
+        return step * recipe.epochs / (steps_per_epoch * epochs)
     if recipe.retrain_schedule == "tail":
         return max(0.0, recipe.epochs - epochs) + min(epoch, recipe.epochs)
     return recipe.epochs - 1.0

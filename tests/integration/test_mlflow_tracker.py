@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -137,7 +141,9 @@ def recorded(*, num_failed: int = 0) -> SweepResults:
     return SweepResults(
         spec=SPEC,
         tasks=tuple(
-            Task(name=name, dataset="digits", nominal="nominal", num_examples=1000, fingerprint=f"fingerprint of {name}")
+            Task(
+                name=name, dataset="digits", nominal="nominal", num_examples=1000, fingerprint=f"fingerprint of {name}"
+            )
             for name in TASKS
         ),
         data_fingerprint="data",
@@ -172,3 +178,264 @@ def recorded(*, num_failed: int = 0) -> SweepResults:
         cost=Cost(num_probes=8, num_trained=8, num_evaluated=16, num_failed=0, epochs=16, seconds={}, wall_seconds=1.0),
         storage="/storage",
     )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, made once: it takes two seconds."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    create_database(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(template: Path, tmp_path: Path) -> str:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(template.read_bytes())
+    return f"sqlite:///{path}"
+
+
+class Seen:
+    """What MLflow holds of the sweep, through its own client."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = self.client.get_experiment_by_name("raypruning/small")
+        runs = self.client.search_runs([self.experiment.experiment_id])
+        self.runs = {run.info.run_name: run for run in runs}
+        assert len(self.runs) == len(runs), "two runs of one name"
+
+    def history(self, name: str, key: str) -> list[tuple[int, float]]:
+        points = self.client.get_metric_history(self.runs[name].info.run_id, key)
+        return sorted((point.step, point.value) for point in points)
+
+    def everything(self) -> dict[str, object]:
+        return {
+            name: (
+                run.info.run_id,
+                run.info.status,
+                run.data.params,
+                run.data.tags,
+                {key: self.history(name, key) for key in run.data.metrics},
+            )
+            for name, run in self.runs.items()
+        }
+
+
+def no_files(training_id: str) -> Mapping[str, bytes]:
+    raise AssertionError(f"nothing of {training_id} was to be uploaded")
+
+
+def test_sweep_shows_as_one_run_per_curve_with_its_probes_nested(uri: str) -> None:
+    assert track_sweep(uri, recorded(), read=no_files) == ()
+    seen = Seen(uri)
+    top = {name for name, run in seen.runs.items() if "mlflow.parentRunId" not in run.data.tags}
+    assert top == {
+        "dense · seed 0",
+        "dense retrained · 2 epochs · seed 0",
+        "wt · 2 epochs · seed 0",
+        "ft · 2 epochs · seed 0",
+    }
+    wt = seen.runs["wt · 2 epochs · seed 0"].info.run_id
+    nested = seen.client.search_runs([seen.experiment.experiment_id], f"tags.mlflow.parentRunId = '{wt}'")
+    assert {run.data.params["ratio_asked"] for run in nested} == {"0.5", "0.8", "0.9"}
+    assert {run.info.status for run in seen.runs.values()} == {"FINISHED"}
+
+
+def test_curve_begins_at_the_parent_and_steps_by_ratio(uri: str) -> None:
+    track_sweep(uri, recorded(), read=no_files)
+    seen, name = Seen(uri), "wt · 2 epochs · seed 0"
+    assert seen.history(name, "error/nominal") == [(0, 0.02), (5000, 0.02), (8000, 0.022), (9000, 0.03)]
+    assert [step for step, _ in seen.history(name, "excess_error/noise_uniform_0.1")] == [0, 5000, 8000, 9000]
+    assert seen.history(name, "potential_0.005/nominal") == [(0, 0.8)]
+    assert seen.history("dense retrained · 2 epochs · seed 0", "error/nominal") == [(0, 0.019)]
+
+
+def test_replaying_a_sweep_changes_nothing(uri: str) -> None:
+    track_sweep(uri, recorded(), read=no_files)
+    before = Seen(uri).everything()
+    assert track_sweep(uri, recorded(), read=no_files) == ()
+    assert Seen(uri).everything() == before
+
+
+def test_continued_sweep_adds_what_is_new_and_updates_the_answer(uri: str) -> None:
+    whole = recorded()
+    first = whole.model_copy(
+        update={
+            "probes": whole.probes[:-1],
+            "potentials": tuple(p.model_copy(update={"ratio": 0.9}) for p in whole.potentials),
+            "excess_errors": (),
+        }
+    )
+    track_sweep(uri, first, read=no_files)
+    track_sweep(uri, whole, read=no_files)
+    seen, name = Seen(uri), "ft · 2 epochs · seed 0"
+    assert [step for step, _ in seen.history(name, "error/nominal")] == [0, 5000, 8000, 9000]
+    # 0.9 came first and is larger; the latest answer is what must be shown.
+    assert seen.runs[name].data.metrics["potential_0.005/nominal"] == 0.5
+
+
+def test_interrupted_sweep_is_killed_until_it_is_continued(uri: str) -> None:
+    results = recorded()
+    tracker = MlflowTracker(uri)
+    tracker.start(SPEC)
+    for result in results.probes[:-1]:
+        tracker.log_probe(result)
+    tracker.close()
+    assert tracker.problems == ()
+    assert Seen(uri).runs["ft · 2 epochs · seed 0"].info.status == "KILLED"
+    track_sweep(uri, results, read=no_files)
+    assert Seen(uri).runs["ft · 2 epochs · seed 0"].info.status == "FINISHED"
+
+
+def test_failed_probe_ends_failed_and_has_no_error(uri: str) -> None:
+    track_sweep(uri, recorded(num_failed=1), read=no_files)
+    failed = Seen(uri).runs["ft · 2 epochs · seed 0 · ratio 0.9000"]
+    assert failed.info.status == "FAILED"
+    assert failed.data.metrics == {}
+    assert failed.data.tags["failure.message"] == "the loss is NaN"
+    assert Seen(uri).history("ft · 2 epochs · seed 0", "error/nominal")[-1][0] == 8000
+    track_sweep(uri, recorded(), read=no_files)
+    mended = Seen(uri).runs["ft · 2 epochs · seed 0 · ratio 0.9000"]
+    assert (mended.info.status, mended.data.tags["probe_status"]) == ("FINISHED", "done")
+    assert mended.data.metrics["error/nominal"] == 0.2
+
+
+def test_checkpoints_become_artifacts_of_their_probes_once(uri: str, tmp_path: Path) -> None:
+    results = recorded()
+    chosen = results.probes[3].probe.id
+    reads: list[str] = []
+
+    def read(training_id: str) -> Mapping[str, bytes]:
+        reads.append(training_id)
+        return {"weights.safetensors": b"weights", "masks.safetensors": b"masks"}
+
+    for _ in range(2):
+        assert track_sweep(uri, results, checkpoints=[chosen], read=read) == ()
+    assert reads == [chosen]
+    seen = Seen(uri)
+    run = next(run for run in seen.runs.values() if run.data.tags.get("training_id") == chosen)
+    files = seen.client.list_artifacts(run.info.run_id, "checkpoint")
+    assert [file.path for file in files] == ["checkpoint/masks.safetensors", "checkpoint/weights.safetensors"]
+    assert run.info.artifact_uri.startswith(str(tmp_path / "mlartifacts" / "small"))
+
+
+def test_unreadable_checkpoint_is_a_problem_and_the_rest_is_written(uri: str) -> None:
+    def read(training_id: str) -> Mapping[str, bytes]:
+        raise FileNotFoundError(training_id)
+
+    results = recorded()
+    (problem,) = track_sweep(uri, results, checkpoints=[results.probes[3].probe.id], read=read)
+    assert f"checkpoint {results.probes[3].probe.id}" in problem
+    assert "| task | delta |" in Seen(uri).experiment.tags["mlflow.note.content"]
+
+
+def test_deleted_experiment_is_restored(uri: str) -> None:
+    track_sweep(uri, recorded(), read=no_files)
+    before = Seen(uri)
+    before.client.delete_experiment(before.experiment.experiment_id)
+    assert track_sweep(uri, recorded(), read=no_files) == ()
+    assert Seen(uri).everything() == before.everything()
+
+
+def test_missing_database_is_made_whole_by_several_processes_at_once(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    code = f"from raypruning.runtime.mlflow_tracker import create_database as c; c({uri!r})"
+    makers = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [maker.communicate(timeout=120)[1] for maker in makers]
+    assert [maker.returncode for maker in makers] == [0, 0], errors
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["mlflow.db"]
+    assert track_sweep(uri, recorded(), read=no_files) == ()
+
+
+def test_unreachable_server_costs_a_warning_and_no_time(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as closed:  # bound but not listening: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        tracker = MlflowTracker(f"http://user:secret@127.0.0.1:{closed.getsockname()[1]}")
+        begun = time.monotonic()
+        tracker.start(SPEC)
+        for result in recorded().probes:
+            tracker.log_probe(result)
+        logged = time.monotonic()
+        tracker.finish(recorded(), checkpoints=[recorded().probes[3].probe.id], read=no_files)
+    assert logged - begun < 1  # nothing but a queue; the import alone takes longer
+    assert time.monotonic() - begun < 20  # 15 s of patience and the import
+    assert tracker.problems
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == ["raypruning.mlflow"]
+    assert "secret" not in caplog.text + "".join(tracker.problems)
+
+
+@pytest.mark.slow
+def test_what_an_outage_left_out_is_written_at_the_end_through_the_server(uri: str, tmp_path: Path) -> None:
+    results, chosen = recorded(), recorded().probes[3].probe.id
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    tracker = MlflowTracker(address)
+    tracker.start(SPEC)
+    for result in results.probes:
+        tracker.log_probe(result)
+    wait_for(lambda: bool(tracker.problems), seconds=60)
+    command = serve(uri, port=port)
+    server = subprocess.Popen(
+        command.argv,
+        env={**os.environ, **command.env},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: is_up(address), seconds=120)
+        tracker.finish(results, checkpoints=[chosen], read=lambda _: {"weights.safetensors": b"weights"})
+        assert tracker.problems == ()
+        assert tracker.experiment_url.startswith(f"{address}/#/experiments/{tracker.experiment_id}/runs?")
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=60)
+    seen = Seen(uri)
+    assert {run.info.status for run in seen.runs.values()} == {"FINISHED"}
+    assert len(list((tmp_path / "mlartifacts").rglob("checkpoint/weights.safetensors"))) == 1
+
+
+def is_up(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        return True
+    return False
+
+
+def wait_for(is_so: Callable[[], bool], *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, f"not so within {seconds} s"
+        time.sleep(0.1)  # neither a server nor an outage announces itself
+
+
+def test_nothing_is_printed(uri: str) -> None:
+    code = (
+        "from raypruning.runtime.mlflow_tracker import track_sweep; import pathlib, sys; "
+        "from raypruning.core.records import SweepResults; "
+        f"results = SweepResults.model_validate_json(sys.stdin.read()); "
+        f"assert not track_sweep({uri!r}, results, read=lambda _: {{}})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=recorded().model_dump_json(), capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_server_command_is_local_and_small(tmp_path: Path) -> None:
+    argv, env = serve(f"sqlite:///{tmp_path}/mlflow.db", port=5000)
+    assert argv[1:4] == ["-m", "mlflow", "server"]
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert argv[argv.index("--workers") + 1] == "1"
+    assert argv[argv.index("--artifacts-destination") + 1] == f"{tmp_path}/mlartifacts"
+    assert env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_server_of_a_server_is_refused() -> None:
+    with pytest.raises(SpecError, match="is a server already"):
+        serve("http://user:secret@mlflow:5000", port=5000)

@@ -66,8 +66,12 @@ def _even_sections(
 ) -> tuple[float, ...]:
     """`num` ratios that cut spans into even sections: each goes to the span with the most width left, by thresholds."""
     cuts = dict.fromkeys(spans, 0)
-    for _ in range(num):
-        if cuts:
+    while cuts:
+        for _ in range(num):
             cuts[min(cuts, key=lambda s: (-round(spans[s] * (s[1] - s[0]) / (cuts[s] + 1), 9), s))] += 1
-    sections = {ratio_at(a + (b - a) * i / (n + 1)) for (a, b), n in cuts.items() for i in range(1, n + 1)}
-    return tuple(sorted(sections - set(exclude)))
+        sections = {ratio_at(a + (b - a) * i / (n + 1)) for (a, b), n in cuts.items() for i in range(1, n + 1)}
+        if chosen := sections - set(exclude):
+            return tuple(sorted(chosen))
+        # Every one of these probes failed. The spans they cut are stuck, which must not starve the others.
+        cuts = {span: 0 for span, n in cuts.items() if n == 0}
+    return ()

@@ -16,7 +16,9 @@ def grid_ratios(search: SearchSpec) -> tuple[float, ...]:
     if search.ratios:
         return tuple(sorted(set(search.ratios)))
     begin, end = position(search.low), position(search.high)
-    return tuple(ratio_at(begin + (end - begin) * i / (DEFAULT_POINTS - 1)) for i in range(DEFAULT_POINTS))
+    # A set, because neighbours in a range of a few millionths round to the same ratio.
+    points = {ratio_at(begin + (end - begin) * i / (DEFAULT_POINTS - 1)) for i in range(DEFAULT_POINTS)}
+    return tuple(sorted(points))
 
 
 def next_ratios(search: SearchSpec, thresholds: Collection[Outcomes], failed: Collection[float]) -> tuple[float, ...]:

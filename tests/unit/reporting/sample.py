@@ -235,7 +235,7 @@ def _potential(at: Curve, task: Task, delta: float, results: list[ProbeResult], 
     )
 
 
-def _summary(potentials: list[Potential]) -> PotentialSummary:
+def summary(potentials: list[Potential]) -> PotentialSummary:
     first = potentials[0]
     known = [p.ratio for p in potentials if p.ratio is not None and p.status != "open"]
     intervals = [p.interval for p in potentials if p.interval and p.status != "open"]
@@ -323,7 +323,7 @@ def realistic(**changes: object) -> SweepResults:
         data_fingerprint=_id("strokes"),
         probes=tuple(every),
         potentials=tuple(potentials),
-        summaries=tuple(_summary(group) for group in groups.values()),
+        summaries=tuple(summary(group) for group in groups.values()),
         excess_errors=tuple(excess),
         cost=Cost(
             num_probes=len(every),
@@ -373,7 +373,7 @@ def tiny() -> SweepResults:
         data_fingerprint=_id("digits"),
         probes=probes,
         potentials=(potential,),
-        summaries=(_summary([potential]),),
+        summaries=(summary([potential]),),
         excess_errors=(),
         cost=Cost(num_probes=3, num_trained=3, num_evaluated=3, num_failed=0, epochs=24, seconds={}, wall_seconds=41.0),
         storage="s3://bucket/raypruning",
@@ -406,7 +406,7 @@ def empty() -> SweepResults:
         data_fingerprint=_id("strokes"),
         probes=tuple(_failed(_probe("dense", 0, seed, 0.0)) for seed in SEEDS),
         potentials=potentials,
-        summaries=tuple(_summary(pair) for pair in pairs),
+        summaries=tuple(summary(pair) for pair in pairs),
         excess_errors=(),
         cost=Cost(num_probes=2, num_trained=0, num_evaluated=0, num_failed=2, epochs=0, seconds={}, wall_seconds=9.0),
         storage="/tmp/store",

@@ -1,0 +1,46 @@
+from raypruning.core.records import Failure
+from raypruning.reporting.notes import images_note, probe_label, report_warnings
+
+from . import sample
+
+
+def test_warnings_tell_of_too_few_images():
+    (line,) = report_warnings(sample.tiny())
+    assert "1 image of 360 on nominal" in line
+
+
+def test_warnings_are_silent_about_enough_images(results):
+    assert not any("too few" in line for line in report_warnings(results))
+
+
+def test_warnings_name_failed_probes_and_why(results):
+    (line,) = report_warnings(results)
+    assert line == "1 probe failed and measured nothing: ft, 10 epochs, seed 1 at 65.0 % (TrainingError)."
+
+
+def test_warnings_do_not_repeat_the_note():
+    results = sample.tiny().model_copy(update={"spec": sample.spec(note="quick"), "warnings": ("quick", "other")})
+    assert "quick" not in report_warnings(results)
+    assert "other" in report_warnings(results)
+
+
+def test_label_of_a_parent_has_no_ratio(results):
+    assert probe_label(results.probes[0]) == "parent of seed 0"
+    assert probe_label(results.probes[1]) == "parent of seed 0 retrained for 2 epochs"
+
+
+def test_images_note_groups_tasks_of_the_same_size(results):
+    assert images_note(results, delta=0.005) == "0.5 points = 50 of 10\N{NO-BREAK SPACE}000 images on every task."
+    other = results.tasks[1].model_copy(update={"num_examples": 2000})
+    mixed = results.model_copy(update={"tasks": (results.tasks[0], other)})
+    assert images_note(mixed, delta=0.005) == (
+        "0.5 points = 50 of 10\N{NO-BREAK SPACE}000 images on nominal; "
+        "10 of 2\N{NO-BREAK SPACE}000 images on noise/uniform/0.05."
+    )
+
+
+def test_a_failure_without_a_reason_is_still_told(results):
+    failed = next(p for p in results.probes if not p.is_done)
+    assert failed.failure == Failure(kind="TrainingError", message="loss is NaN at epoch 3 of 10")
+    bare = results.model_copy(update={"probes": (failed.model_copy(update={"failure": None}),)})
+    assert "no reason recorded" in report_warnings(bare)[0]
