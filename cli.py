@@ -156,6 +156,7 @@ def compare(
     """Show sweeps side by side."""
     from raypruning.app.read import read_sweep
     from raypruning.app.request import resolve_storage
+    from raypruning.app.tracking import chart_link
     from raypruning.errors import SpecError
     from raypruning.reporting.documents import write_comparison
     from raypruning.reporting.tables import ComparisonReport
@@ -170,6 +171,9 @@ def compare(
             write_comparison(results, html)
             typer.echo(f"wrote {html}", err=True)
         _console().print(ComparisonReport(results))
+        charts = chart_link(store, sweeps)
+        if charts:
+            typer.echo(f"MLflow   {charts}", err=True)
 
 
 @app.command("list")
@@ -282,14 +286,18 @@ def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
 
 
 def _next_steps(finished: Any, resolved: Any) -> str:
-    setting = resolved.setting
+    from raypruning.app.tracking import chart_link
+    from raypruning.runtime.store import open_store
+
+    setting, name = resolved.setting, finished.results.spec.name
+    charts = chart_link(open_store(setting.storage, read_only=True), [name])
     where = "" if setting.storage.endswith("/raypruning-store") else f" --storage {setting.storage}"
     lines = [f"\nreport   {finished.report}"]
-    if finished.results.experiment_url:
-        lines.append(f"MLflow   {finished.results.experiment_url}")
-    elif setting.tracking_uri:
-        lines.append(f"MLflow   prune-cli ui{where}   then open http://127.0.0.1:5000")
-    lines.append(f"again    prune-cli report {finished.results.spec.name}{where}")
+    if charts and not finished.results.experiment_url:
+        lines.append(f"MLflow   prune-cli ui{where}   then open")
+    if charts:
+        lines.append(f"         {charts}" if len(lines) > 1 else f"MLflow   {charts}")
+    lines.append(f"again    prune-cli report {name}{where}")
     return "\n".join(lines)
 
 

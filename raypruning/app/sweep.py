@@ -103,7 +103,7 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         tracker.finish(
             answer, checkpoints=wanted_checkpoints(answer, setting.log_checkpoints), read=store.training_files
         )
-        run["experiment_url"] = tracker.experiment_url
+        run |= {"experiment_url": tracker.experiment_url, "experiment_id": tracker.experiment_id}
         write_record(store, plan, run)
         answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
         report = write_report(store, answer)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from raypruning.app.read import read_sweep
 from raypruning.app.request import resolve_storage, resolve_tracking_uri
+from raypruning.app.results import read_record
 from raypruning.app.sweep import wanted_checkpoints
 from raypruning.errors import SpecError
 from raypruning.runtime.store import ObjectStore
+
+UI_PORT = 5000
 
 
 def track_from_store(store: ObjectStore, name: str, *, tracking_uri: str | None, log_checkpoints: str) -> Sequence[str]:
@@ -25,6 +28,23 @@ def track_from_store(store: ObjectStore, name: str, *, tracking_uri: str | None,
         raise SpecError("the sweep has no MLflow to write to: add --tracking-uri")
     checkpoints = wanted_checkpoints(results, log_checkpoints)
     return track_sweep(uri, results, checkpoints=checkpoints, read=store.training_files)
+
+
+def chart_link(store: ObjectStore, names: Sequence[str], *, port: int = UI_PORT) -> str:
+    """The page of MLflow with the charts of these sweeps together; "" when they are not in one MLflow.
+
+    For a database it is the page that `prune-cli ui` shows.
+    """
+    from raypruning.runtime.mlflow_layout import compare_url, experiment_url
+
+    runs = [read_record(store, name).run for name in names]
+    ids = [str(run["experiment_id"]) for run in runs if run.get("experiment_id")]
+    uris = {run.get("tracking_uri") for run in runs}
+    if len(ids) < len(names) or len(uris) > 1:
+        return ""
+    uri = str(uris.pop())
+    base = uri if uri.startswith(("http://", "https://")) else f"http://127.0.0.1:{port}"
+    return experiment_url(base, ids[0]) if len(ids) == 1 else compare_url(base, ids)
 
 
 def serve_ui(*, storage: str | None, tracking_uri: str | None, port: int) -> int:

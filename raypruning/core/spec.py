@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raypruning.core.records import Record, SweepSpec
+from raypruning.core.search.axis import position, ratio_at
 from raypruning.core.search.strategy import STRATEGY_NAMES
 from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 
@@ -62,7 +63,7 @@ def expanded(raw: Mapping[str, Any]) -> Raw:
     result = copy.deepcopy(dict(raw))
     if isinstance(result.get("model"), str):
         result["model"] = {"name": result["model"]}
-    if "dataset" in result:
+    if "dataset" in result and isinstance(result.get("data", {}), Mapping):
         result["data"] = merged(result.get("data", {}), {"name": result.pop("dataset")})
     if isinstance(result.get("methods"), list):
         result["methods"] = [{"name": method} if isinstance(method, str) else method for method in result["methods"]]
@@ -102,10 +103,11 @@ def to_toml(spec: SweepSpec) -> str:
 
 def _toml_value(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml_value(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return json.dumps(value)
+    # JSON escapes as TOML does, but for characters beyond 16 bits, which it splits, and DEL, which it then leaves.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_recipe(raw: Raw, *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> Raw:
@@ -116,7 +118,7 @@ def _with_recipe(raw: Raw, *, source: str, recipes: Mapping[str, Mapping[str, An
     base = recipe.pop("base", None)
     if base is None:
         return raw
-    if base not in recipes:
+    if not isinstance(base, str) or base not in recipes:
         raise UnknownNameError(f"{source}: {unknown_name_message('recipe', str(base), recipes)}")
     return {**raw, "recipe": merged(recipes[base], recipe)}
 
@@ -134,7 +136,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown field {field!r}: {hint}{more}"
     if problem["type"] == "missing":
         return f"{field} is missing{more}"
-    if path[0] == "deltas":
+    if path[0] == "deltas" and len(path) > 1:
         return (
             f"delta must be in (0, 1), got {problem['input']!r}; "
             f"it is a fraction: write 0.005 for half a percentage point{more}"
@@ -171,6 +173,7 @@ def _check(spec: SweepSpec, *, source: str) -> None:
     if search.strategy not in STRATEGY_NAMES:
         raise UnknownNameError(f"{source}: {unknown_name_message('search strategy', search.strategy, STRATEGY_NAMES)}")
     require(search.low < search.high, f"search.low must be below search.high, got {search.low} and {search.high}")
+    require(ratio_at(position(search.high)) < 1.0, f"search.high must be at most 0.999999, got {search.high}")
     require(search.resolution >= 0.001, f"search.resolution must be at least 0.001, got {search.resolution}")
     gpus = spec.resources.gpus_per_probe
     require(gpus <= 1 or gpus == int(gpus), f"resources.gpus_per_probe above 1 must be whole, got {gpus}")

@@ -156,7 +156,11 @@ def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
     ]
     heads = [" at ".join(filter(None, (m, common_ratio(column)))) for m, column in zip(methods, columns, strict=True)]
     title = f"Excess error in points, at each method's nominal potential within {wording.points(delta)}"
-    return [f"## {title}", _table(["task", *heads], body), *_listed(excess_notes(columns))]
+    return [
+        f"## {title}",
+        _table(["task", *heads], body),
+        *_listed(excess_notes(columns, num_seeds=len(results.spec.seeds))),
+    ]
 
 
 def _control_blocks(results: SweepResults) -> list[str]:

@@ -126,6 +126,7 @@ def render_html(results: SweepResults) -> str:
                 {"epochs": wording.epochs(budget), "dashes": dashes}
                 for budget, dashes in zip(smaller, ("5 2", "2 1.6", *["1 1.4"] * len(smaller)), strict=False)
             ],
+            num_seeds=len(spec.seeds),
             errors=_figures(plots.error_panels(results, delta=delta)),
             excess=_figures(plots.excess_panels(results, delta=delta)),
             has_shifted=bool(shifted_tasks(results)),
@@ -247,7 +248,7 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
         Row(task.name, [Cell(one.amount, one.spread) for one in row])
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
     ]
-    return Table([Head("task"), *heads], rows, excess_notes(columns), "excess")
+    return Table([Head("task"), *heads], rows, excess_notes(columns, num_seeds=len(results.spec.seeds)), "excess")
 
 
 def _control_table(results: SweepResults) -> Table:

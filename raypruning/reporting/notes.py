@@ -33,8 +33,6 @@ def images_note(results: SweepResults, *, delta: float) -> str:
         allowed = num_lost_allowed(delta, task.num_examples)
         amount = f"{wording.thousands(allowed)} of {wording.count(task.num_examples, 'image')}"
         tasks_of.setdefault(amount, []).append(task.name)
-    if len(tasks_of) == 1:
-        return f"{wording.points(delta)} = {next(iter(tasks_of))} on every task."
     amounts = [f"{amount} on {_named(tasks, num_all=len(results.tasks))}" for amount, tasks in tasks_of.items()]
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
 
@@ -60,13 +58,13 @@ def potential_notes(shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MA
     return notes
 
 
-def excess_notes(columns: Iterable[Sequence[Excess]]) -> list[str]:
-    """How to read a table of excess errors."""
+def excess_notes(columns: Iterable[Sequence[Excess]], *, num_seeds: int) -> list[str]:
+    """How to read a table of excess errors over so many seeds."""
     cells = [one for column in columns for one in column]
     notes = []
     if any(one.spread for one in cells):
         notes.append("Above zero, pruning costs more there than on the nominal task.")
-        notes.append("( ) interval; its ends are averaged over seeds.")
+        notes.append("( ) interval" + ("; its ends are averaged over seeds." if num_seeds > 1 else "."))
     if any(one.value is None for one in cells):
         notes.append("open: no nominal potential was found to compare at.")
     return notes

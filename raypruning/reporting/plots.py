@@ -246,22 +246,18 @@ def _draw_potentials(figure: Figure, method: str, row: list[Standing], *, colour
     axes.set_ylim(len(row) - 0.25, -0.15)
     axes.set_yticks([])
     low = marked_weakest(row)
-    for index, one in enumerate(row):
-        _draw_potential(axes, one, at=index, colour=colour, is_weakest=one == low)
-
-
-def _draw_potential(axes: Axes, one: Standing, *, at: int, colour: str, is_weakest: bool) -> None:
-    text_row, bar_row = at + 0.2, at + 0.56
-    texts = _bar_texts(one, is_weakest=is_weakest)
-    style = {"fontsize": TEXT, "fontweight": "bold" if is_weakest else "normal", "va": "center"}
+    texts = _bar_texts(row, low=low)
+    right = axes.get_xlim()[1]
     paper = {"facecolor": PAPER, "linewidth": 0, "pad": 1.5}  # or the grid would run through the text
-    axes.text(0, text_row, texts.left, bbox=paper, **style)
-    axes.text(axes.get_xlim()[1], text_row, texts.right, bbox=paper, ha="right", **style)
-    if one.ratio is not None:
-        draw_bar(axes, one, at=bar_row, height=0.28, colour=colour)
+    for index, (one, text) in enumerate(zip(row, texts, strict=True)):
+        style = {"fontsize": TEXT, "fontweight": "bold" if one == low else "normal", "va": "center", "bbox": paper}
+        axes.text(0, index + 0.2, text.left, **style)
+        axes.text(right, index + 0.2, text.right, ha="right", **style)
+        if one.ratio is not None:
+            draw_bar(axes, one, at=index + 0.56, height=0.28, colour=colour)
 
 
-class _BarTexts(NamedTuple):
+class _BarText(NamedTuple):
     left: str
     right: str
 
@@ -270,15 +266,19 @@ class _BarTexts(NamedTuple):
 BAR_LETTERS = 45
 
 
-def _bar_texts(one: Standing, *, is_weakest: bool) -> _BarTexts:
-    """Task and amount; without the interval, which the bar shows, and with a shorter name where there is no room."""
-    amount = marked_amount(one, is_weakest=False)
-    name = f"{one.task} {WEAKEST_MARK}" if is_weakest else one.task
-    whole = f"{amount} {one.spread}".strip()
-    if len(name) + len(whole) <= BAR_LETTERS:
-        return _BarTexts(name, whole)
-    room = BAR_LETTERS - len(amount)
-    return _BarTexts(name if len(name) <= room else name[: room - 1] + "\N{HORIZONTAL ELLIPSIS}", amount)
+def _bar_texts(row: list[Standing], *, low: Standing | None) -> list[_BarText]:
+    """Task and amount; where one has no room, all go without interval, which the bars show, and long names are cut."""
+    names = [f"{one.task} {WEAKEST_MARK}" if one == low else one.task for one in row]
+    amounts = [marked_amount(one, is_weakest=False) for one in row]
+    wholes = [f"{amount} {one.spread}".strip() for amount, one in zip(amounts, row, strict=True)]
+    if all(len(name) + len(whole) <= BAR_LETTERS for name, whole in zip(names, wholes, strict=True)):
+        return [_BarText(name, whole) for name, whole in zip(names, wholes, strict=True)]
+    rooms = [BAR_LETTERS - len(amount) for amount in amounts]
+    cut = [
+        name if len(name) <= room else name[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        for name, room in zip(names, rooms, strict=True)
+    ]
+    return [_BarText(name, amount) for name, amount in zip(cut, amounts, strict=True)]
 
 
 # -- excess error against ratio --------------------------------------------------------------------------------------

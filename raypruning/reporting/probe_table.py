@@ -64,7 +64,7 @@ def probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
         *(_number(wording.percent(one.error), one.error) if one else _number("", 2.0) for one in errors),
         _number(f"{wording.magnitude(checkpoint.macs)}", checkpoint.macs) if checkpoint else _number("", -1),
         _number(wording.duration(seconds), round(seconds, 3)),
-        _number(str(result.attempts), result.attempts),
+        _number(str(result.attempts or ""), result.attempts),
         _checkpoint_cell(results, result),
     ]
     return ProbeRow(cells, not result.is_done)

@@ -160,7 +160,9 @@ def excess_table(results: SweepResults, *, delta: float, width: int) -> Renderab
     table = _fitted(
         title, first=[("task", [task.name for task in shifted_tasks(results)])], columns=columns, width=width
     )
-    return Group(table, *(Text(line, style="dim") for line in excess_notes(cells.values())))
+    return Group(
+        table, *(Text(line, style="dim") for line in excess_notes(cells.values(), num_seeds=len(results.spec.seeds)))
+    )
 
 
 def _excess_cell(one: Excess) -> Cell:

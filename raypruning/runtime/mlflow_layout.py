@@ -425,8 +425,8 @@ def _note(spec: SweepSpec, results: SweepResults | None, charts: str) -> str:
         "",
         "- `error`: fraction wrong on each task. `excess_error`: what is lost on a shifted task beyond what is lost on "
         "its nominal one, compared with the parent.",
-        "- `potential_<delta>`: the largest fraction that can be removed for at most delta more error than the parent's. "
-        "Longer bars are better.",
+        "- `potential_<delta>`: the largest fraction that can be removed for at most delta more error than the "
+        "parent's. Longer bars are better.",
         "- `dense retrained` is the control: the parent, trained as much longer as the pruned networks were.",
     ]
     if results is not None:

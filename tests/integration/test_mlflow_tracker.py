@@ -340,6 +340,7 @@ def test_deleted_experiment_is_restored(uri: str) -> None:
     assert Seen(uri).everything() == before.everything()
 
 
+@pytest.mark.slow
 def test_missing_database_is_made_whole_by_several_processes_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     code = f"from raypruning.runtime.mlflow_tracker import create_database as c; c({uri!r})"

@@ -75,10 +75,6 @@ def test_a_part_of_a_split_can_be_read(kind):
     assert labels.tolist() == split.labels_N[[7, 7, 2]].tolist()
 
 
-def test_an_order_of_no_images_gives_no_batch(kind):
-    assert list(kind(arrays(), CPU).read(torch.arange(0), batch_size=5, augmentation="none", seed=0)) in ([], [()])
-
-
 def test_streamed_images_are_the_resident_ones_to_the_bit():
     split = arrays(num=31)
     order = torch.randperm(31, generator=torch.Generator().manual_seed(8))
