@@ -57,7 +57,7 @@ def estimate(resolved: Resolved) -> Estimate:
         in_channels=dataset.channels,
         image_size=dataset.image_size,
         options=spec.model.options,
-    ).to(device=device, memory_format=torch.channels_last)
+    )
     speed = measure_speed(
         model,
         spec.recipe,

@@ -88,6 +88,9 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     data_dir = _data_dir(request, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
     raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
+    if "gpus_per_probe" not in raw.get("resources", {}) and request.address is None and _has_gpu():
+        raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
+        notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
     if request.name:
         raw["name"] = request.name
     elif request.dataset and request.dataset != file.raw.get("dataset"):
@@ -197,6 +200,15 @@ def _changes(request: SweepRequest) -> Raw:
         if given:
             changes[table] = given
     return changes
+
+
+def _has_gpu() -> bool:
+    """Whether torch can use a GPU here. Imports torch only on a machine that has a driver for one."""
+    if not Path("/dev/nvidiactl").exists():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _require_gpu(num: float) -> None:

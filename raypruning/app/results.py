@@ -89,13 +89,15 @@ def every_stored_result(store: ObjectStore, plan: Plan) -> dict[Curve, list[Prob
     found: dict[Curve, list[ProbeResult]] = {curve: [] for curve in plan.curves}
     for training_id in store.training_ids():
         stored = store.training(training_id)
-        if stored is None or stored.training.mask is None:
+        if stored is None:
             continue
         training = stored.training
-        curve = curves.get((training.mask.method.name, training.epochs, training.start or ""))
-        if curve is None or plan.pruned(curve, training.mask.ratio).id != training_id:
+        mask = training.mask
+        curve = curves.get((mask.method.name, training.epochs, training.start or "")) if mask else None
+        probe = plan.pruned(curve, mask.ratio) if curve and mask else None
+        if curve is None or probe is None or probe.id != training_id:
             continue
-        result = stored_result(store, plan.pruned(curve, training.mask.ratio), plan.tasks)
+        result = stored_result(store, probe, plan.tasks)
         if result is not None:
             found[curve].append(result)
     return found

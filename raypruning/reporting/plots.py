@@ -5,7 +5,7 @@ All ratios lie on the axis of the search, -log(1 - ratio), labelled by what is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,7 @@ from raypruning.reporting.drawing import (
     thinned,
 )
 from raypruning.reporting.frames import errors_frame, excess_errors_frame
+from raypruning.reporting.mean_curve import Measured, height_at, mean_curve
 from raypruning.reporting.notes import WEAKEST_MARK, marked_amount
 
 # Smaller budgets, from the largest down: the largest is solid.
@@ -159,6 +160,10 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, *, column: str, colour: str, age
     if not seeds:
         return
     mean = mean_curve(seeds, linear=linear)
+    if len(mean.positions):
+        # Faint: between the parent and the first ratio nothing was measured.
+        start = [[0.0, mean.positions[0]], [0.0, mean.points[0]]]
+        axes.plot(*start, color=colour, linewidth=1.3, alpha=0.3, zorder=3)
     axes.plot(
         mean.positions,
         mean.points,
@@ -171,34 +176,6 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, *, column: str, colour: str, age
     if age == 0:
         for positions, points in seeds:
             axes.plot(positions, points, "o", color=colour, markersize=4.5, markeredgewidth=0, alpha=0.7, zorder=5)
-
-
-class MeanCurve(NamedTuple):
-    """A line to draw: positions on the axis of ratios, and points."""
-
-    positions: np.ndarray
-    points: np.ndarray
-
-
-def mean_curve(seeds: Sequence[tuple[np.ndarray, np.ndarray]], *, linear: float) -> MeanCurve:
-    """The mean over seeds of curves that were measured at different ratios, from the parent (0, 0) on.
-
-    Each seed's curve is straight between its own measurements, as it would be drawn on the figure's vertical scale; the
-    mean is taken at every position that any seed has, as far as all seeds go.
-
-    Args:
-        seeds: positions and points of each seed, in any order.
-        linear: of the vertical scale, `asinh(points / linear)`.
-    """
-    end = min(positions.max() for positions, _ in seeds)
-    grid = np.unique(np.concatenate([[0.0], *(positions for positions, _ in seeds)]))
-    grid = grid[grid <= end]
-    curves = []
-    for positions, points in seeds:
-        order = np.argsort(positions, kind="stable")
-        heights = np.arcsinh(points[order] / linear)
-        curves.append(np.interp(grid, np.concatenate([[0.0], positions[order]]), np.concatenate([[0.0], heights])))
-    return MeanCurve(grid, linear * np.mean(np.sinh(curves), axis=0))
 
 
 def _potentials(results: SweepResults, *, task: str, method: str, delta: float, budget: int) -> list[Potential]:
@@ -345,11 +322,11 @@ def _draw_excess(
             _draw_diamond(axes, rows, ratio=ratio, colour=colour, linear=scale.linear)
 
 
-def _by_seed(rows: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _by_seed(rows: pd.DataFrame, column: str) -> list[Measured]:
     """Positions and points of each seed, of the rows that have a value."""
     measured = rows[rows[column].notna()]
     return [
-        (seed["ratio"].map(position).to_numpy(dtype=float), 100 * seed[column].to_numpy(dtype=float))
+        Measured(seed["ratio"].map(position).to_numpy(dtype=float), 100 * seed[column].to_numpy(dtype=float))
         for _, seed in measured.groupby("seed")
     ]
 
@@ -362,9 +339,10 @@ def _draw_band(axes: Axes, rows: pd.DataFrame, *, colour: str, linear: float) ->
 
 
 def _draw_diamond(axes: Axes, rows: pd.DataFrame, *, ratio: float, colour: str, linear: float) -> None:
-    mean = mean_curve(_by_seed(rows, "value"), linear=linear)
-    height = linear * np.sinh(np.interp(position(ratio), mean.positions, np.arcsinh(mean.points / linear)))
-    axes.plot([position(ratio)], [height], "D", color=colour, markeredgecolor=PAPER, markersize=9, zorder=7)
+    seeds = _by_seed(rows, "value")
+    height = height_at(mean_curve(seeds, linear=linear), position(ratio), linear=linear) if seeds else None
+    if height is not None:
+        axes.plot([position(ratio)], [height], "D", color=colour, markeredgecolor=PAPER, markersize=9, zorder=7)
 
 
 # -- potential against budget ----------------------------------------------------------------------------------------

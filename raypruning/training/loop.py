@@ -89,7 +89,7 @@ def train(
                 validation_error=validation_error,
             )
         )
-        if setting.recipe.keep == "best":
+        if setting.recipe.keep == "best" and validation_loss is not None and validation_error is not None:
             best = best.better_of(validation_error, validation_loss, epoch + 1, model)
         is_last = epoch + 1 == setting.epochs
         if setting.save and not is_last and time.monotonic() - saved_at >= setting.save_seconds:
@@ -194,8 +194,10 @@ def _diverged(what: str, value: float, setting: Setting, *, epoch: int) -> Train
     )
 
 
-def _validate(model: nn.Module, setting: Setting, *, epoch: int) -> tuple[float, float]:
-    """Cross-entropy and error on the validation split."""
+def _validate(model: nn.Module, setting: Setting, *, epoch: int) -> tuple[float | None, float | None]:
+    """Cross-entropy and error on the validation split; None where a tiny dataset has no image to spare for one."""
+    if len(setting.validation) == 0:
+        return None, None
     model.eval()
     loss = torch.zeros((), device=setting.device)
     wrong = torch.zeros((), device=setting.device)

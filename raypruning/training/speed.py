@@ -25,7 +25,8 @@ class Speed(NamedTuple):
 def measure_speed(
     model: nn.Module, recipe: Recipe, *, shape_CHW: tuple[int, int, int], num_classes: int, device: torch.device
 ) -> Speed:
-    """Time steps on random images. The model's weights change."""
+    """Time steps on random images. Moves the model to the device; its weights change."""
+    model.to(device=device, memory_format=torch.channels_last)
     torch.set_num_threads(recipe.numerics.threads)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
     images = torch.rand(recipe.batch_size, *shape_CHW, device=device).contiguous(memory_format=torch.channels_last)

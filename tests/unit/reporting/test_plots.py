@@ -1,15 +1,11 @@
-import math
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
-from raypruning.core.search.axis import position
 from raypruning.reporting import plots
 from raypruning.reporting.comparison import compared_rows
 from raypruning.reporting.comparison_plots import comparison_panels
-from raypruning.reporting.plots import mean_curve
 
 from . import sample
 
@@ -114,19 +110,3 @@ def test_letters_that_no_font_has_are_drawn_without_a_warning(results):
             delta=DELTA,
         )[0].svg
     )
-
-
-def test_mean_curve_of_one_seed_is_that_seed():
-    found = mean_curve([(np.array([2.0, 1.0]), np.array([4.0, 1.0]))], linear=0.5)
-    assert found.positions.tolist() == [0.0, 1.0, 2.0]
-    # asinh and back: a few units in the last place
-    assert found.points == pytest.approx([0.0, 1.0, 4.0], rel=1e-12)
-
-
-def test_mean_curve_goes_as_far_as_all_seeds_do_and_interpolates_between():
-    short = (np.array([position(0.5)]), np.array([1.0]))
-    long = (np.array([position(0.5), position(0.9)]), np.array([3.0, 50.0]))
-    found = mean_curve([short, long], linear=0.5)
-    assert found.positions.tolist() == [0.0, position(0.5)]
-    assert found.points[-1] == pytest.approx(2.0, rel=1e-12)
-    assert math.isclose(found.points[0], 0.0)
