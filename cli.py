@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,15 +28,21 @@ app = typer.Typer(
 
 EXIT_OPEN = 3
 
+# A backslash before a bracket: rich would take what stands in it for markup, and show nothing.
 Storage = Annotated[
     str | None,
     typer.Option(
-        "--storage", help="Folder or s3:// address of the store. [env: RAYPRUNING_STORAGE] [default: raypruning-store]"
+        "--storage",
+        help="Folder or s3:// address of the store. \\[env: RAYPRUNING_STORAGE] \\[default: raypruning-store]",
     ),
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow: a server, sqlite:///FILE, or none. [default: SQLite in the storage]"),
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow: a server, sqlite:///FILE, or none. "
+        "\\[env: MLFLOW_TRACKING_URI] \\[default: SQLite in the storage]",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Deltas = Annotated[
@@ -57,14 +64,14 @@ def sweep(
     seed: Annotated[list[int] | None, typer.Option(help="Random seed, one parent each. Repeatable.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset in place of the sweep's own.")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds datasets. [env: RAYPRUNING_DATA_DIR]")
+        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the dataset if it is missing.")] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the sweep. [default: the target's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep. \\[default: the target's]")] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
     executor: Annotated[str, typer.Option(help="ray, or inline: in this process, for debugging.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster. [default: a local one]")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster. \\[default: a local one]")] = None,
     gpus_per_probe: Annotated[float | None, typer.Option(help="GPUs of each probe; may be a fraction.")] = None,
     cpus_per_probe: Annotated[float | None, typer.Option(help="CPUs of each probe.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Probes at once, at most.")] = None,
@@ -286,12 +293,13 @@ def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
 
 
 def _next_steps(finished: Any, resolved: Any) -> str:
+    from raypruning.app.request import resolve_storage
     from raypruning.app.tracking import chart_link
     from raypruning.runtime.store import open_store
 
     setting, name = resolved.setting, finished.results.spec.name
     charts = chart_link(open_store(setting.storage, read_only=True), [name])
-    where = "" if setting.storage.endswith("/raypruning-store") else f" --storage {setting.storage}"
+    where = "" if setting.storage == resolve_storage(None) else f" --storage {shlex.quote(setting.storage)}"
     lines = [f"\nreport   {finished.report}"]
     if charts and not finished.results.experiment_url:
         lines.append(f"MLflow   prune-cli ui{where}   then open")

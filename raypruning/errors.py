@@ -9,6 +9,7 @@ RaypruningError            1
 |- TrainingError           1   a training that cannot go on, such as a loss that is NaN
 |- OutOfMemoryError        1   a device without memory for a probe; tried again
 `- StoreError              1   a stored thing that is damaged; tried again
+   `- StorageFullError     1   no space left: the sweep stops, since nothing more could be kept
 """
 
 from __future__ import annotations
@@ -71,9 +72,17 @@ class StoreError(RaypruningError):
     is_retriable = True
 
 
+class StorageFullError(StoreError):
+    """The storage has no space left. It ends a sweep: all further work would be lost."""
+
+    is_retriable = False
+
+
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that does not exist: near names if there are any, all of them otherwise."""
     names = sorted(known)
+    if not names:
+        return f"no {kind} is called {name!r}: there is none at all"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
     return f"no {kind} is called {name!r}: {hint}"

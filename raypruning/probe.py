@@ -25,6 +25,7 @@ from raypruning.core.records import (
     DataChoice,
     Evaluation,
     Failure,
+    ModelChoice,
     Provenance,
     Task,
     Training,
@@ -189,16 +190,20 @@ def _evaluate(
         store.commit_evaluation(evaluation, predictions=predictions.arrays())
 
 
-def _build(training: Training, dataset: Dataset, device: torch.device) -> nn.Module:
-    torch.manual_seed(derive_seed(training.seed, "init"))
-    model = build_model(
-        training.model.name,
+def build_network(model: ModelChoice, dataset: Dataset) -> nn.Module:
+    """A freshly initialised network for a dataset's images, from torch's global generator."""
+    return build_model(
+        model.name,
         num_classes=dataset.num_classes,
         in_channels=dataset.channels,
         image_size=dataset.image_size,
-        options=training.model.options,
+        options=model.options,
     )
-    return model.to(device=device, memory_format=torch.channels_last)
+
+
+def _build(training: Training, dataset: Dataset, device: torch.device) -> nn.Module:
+    torch.manual_seed(derive_seed(training.seed, "init"))
+    return build_network(training.model, dataset).to(device=device, memory_format=torch.channels_last)
 
 
 def _load(training: Training, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:

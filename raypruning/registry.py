@@ -63,9 +63,9 @@ class Registry:
             return Found(self._registered[key], argument)
         try:
             return Found(self._points[key].load(), argument)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # Whatever a stranger's module raises while it is imported.
             raise SpecError(
-                f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {error}"
+                f"the {self.kind} {name!r} ({self._points[key].value}) cannot be loaded: {_in_one_line(error)}"
             ) from error
 
     def check(self, name: str) -> None:
@@ -87,14 +87,12 @@ class Registry:
         """Decorator: put an object under `name`. A name that is taken raises SpecError, naming both owners."""
 
         def decorate(value: Any) -> Any:
-            owner = f"{getattr(value, '__module__', '?')}:{getattr(value, '__qualname__', value)}"
+            owner = _owner_of(value)
             taken = self._registered.get(name)
             if name in self._points and self._points[name].value != owner:
                 raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {self._points[name].value} is")
             if taken is not None and taken is not value:
-                raise SpecError(
-                    f"{owner} cannot be the {self.kind} {name!r}: {taken.__module__}:{taken.__qualname__} is"
-                )
+                raise SpecError(f"{owner} cannot be the {self.kind} {name!r}: {_owner_of(taken)} is")
             self._registered[name] = value
             return value
 
@@ -117,5 +115,13 @@ def import_plugins(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise SpecError(f"plugins: the module {module!r} cannot be imported: {error}") from error
+        except Exception as error:  # As in Registry.get.
+            raise SpecError(f"plugins: the module {module!r} cannot be imported: {_in_one_line(error)}") from error
+
+
+def _owner_of(value: Any) -> str:
+    return f"{getattr(value, '__module__', '?')}:{getattr(value, '__qualname__', value)}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -48,16 +48,10 @@ def estimate(resolved: Resolved) -> Estimate:
 
     import torch
 
-    from raypruning.models.resolve import build_model
+    from raypruning.probe import build_network
 
     device = torch.device("cuda" if spec.resources.gpus_per_probe else "cpu")
-    model = build_model(
-        spec.model.name,
-        num_classes=dataset.num_classes,
-        in_channels=dataset.channels,
-        image_size=dataset.image_size,
-        options=spec.model.options,
-    )
+    model = build_network(spec.model, dataset)
     speed = measure_speed(
         model,
         spec.recipe,

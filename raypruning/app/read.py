@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raypruning.app.request import resolve_storage
-from raypruning.app.results import SweepRecord, collect, read_record, stored_results, with_deltas
+from raypruning.app.results import collect, read_record, stored_results, with_deltas
 from raypruning.core.records import SweepResults
 from raypruning.runtime.store import ObjectStore, open_store
 
@@ -26,17 +26,9 @@ def read_sweep(
     """
     record = read_record(store, name)
     results = stored_results(store, record)
-    if not deltas:
-        return collect(record.plan, results, store, run=record.run, all_probes=all_probes)
-    return _at_other_deltas(store, record, results_all=all_probes, deltas=deltas)
-
-
-def _at_other_deltas(
-    store: ObjectStore, record: SweepRecord, *, results_all: bool, deltas: Sequence[float]
-) -> SweepResults:
-    """The probes that the sweep asked for at its own deltas, read at others."""
-    other = with_deltas(record, deltas)
-    return collect(other.plan, stored_results(store, record), store, run=record.run, all_probes=True)
+    plan = with_deltas(record, deltas).plan
+    uses_all = all_probes or record.is_cleaned
+    return collect(plan, results, store, run=record.run, all_probes=uses_all, searched=record.plan)
 
 
 class Sweep:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any, Literal, NamedTuple
 from raypruning import registry
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
 from raypruning.core.records import SweepSpec
-from raypruning.core.spec import Raw, build_spec, expanded, merged, with_settings
+from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
 from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
 from raypruning.tasks.task import resolve_task
 
 DEFAULT_STORAGE = "raypruning-store"
+CONNECT_SECONDS = 10.0  # to a cluster's head
 
 LogCheckpoints = Literal["potential", "all", "none"]
 
@@ -94,7 +97,8 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     if request.name:
         raw["name"] = request.name
     elif request.dataset and request.dataset != file.raw.get("dataset"):
-        raw["name"] = f"{raw.get('name', request.target)}-{request.dataset.replace('/', '-').strip('-')}"
+        derived = f"{raw.get('name', request.target)}-{request.dataset}"
+        raw["name"] = re.sub(r"[^A-Za-z0-9._]+", "-", derived)[:MAX_NAME].rstrip("-")
     spec = build_spec(raw, source=file.source, recipes=recipes())
     registry.import_plugins(spec.plugins)
     check_names(spec)
@@ -117,6 +121,8 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
         raise SpecError(
             "--executor inline runs one probe at a time in this process: leave --address and --max-concurrent out"
         )
+    if setting.address is not None:
+        _require_cluster(setting.address)
     if spec.resources.gpus_per_probe and setting.address is None:
         _require_gpu(spec.resources.gpus_per_probe)
     return Resolved(spec, setting)
@@ -127,6 +133,10 @@ def check_names(spec: SweepSpec) -> None:
     check_model(spec.model.name)
     for method in spec.methods:
         registry.methods.check(method.name)
+        if method.parameters:  # Only then, since it imports torch.
+            from raypruning.methods.prune import resolve_method
+
+            resolve_method(method)
     registry.datasets.check(spec.data.name)
     for task in spec.tasks:
         nominal = resolve_task(task).nominal
@@ -171,6 +181,8 @@ def _with_quick_recipe(file: SweepFile, request: SweepRequest, *, data_dir: Path
     """A sweep with a `quick` table uses it when no data was configured at all; never when data is just missing."""
     raw = {key: value for key, value in file.raw.items() if key != "quick"}
     quick = file.raw.get("quick")
+    if quick is not None and not isinstance(quick, Mapping):
+        raise SpecError(f"{file.source}: quick must be a table of what differs without a data directory, got {quick!r}")
     if quick is None or data_dir is not None or request.dataset or request.download:
         return raw, []
     changed = merged(raw, quick)
@@ -209,6 +221,19 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _require_cluster(address: str) -> None:
+    """Raise ResourceError if nothing listens at a host:port. Ray itself would try for ever."""
+    if address == "auto":
+        return  # Ray knows at once whether there is one.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise SpecError(f"--address must be HOST:PORT of a cluster's head, ray://HOST:PORT or auto, got {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
 def _require_gpu(num: float) -> None:

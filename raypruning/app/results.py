@@ -47,6 +47,17 @@ class SweepRecord(NamedTuple):
         tasks = tuple(Task.model_validate(task) for task in self.run["tasks"])
         return Plan(spec=self.spec, data_fingerprint=self.run["data_fingerprint"], tasks=tasks)
 
+    @property
+    def is_cleaned(self) -> bool:
+        """Whether `clean` deleted probes that the search asked for, so that it cannot be walked again."""
+        return bool(self.run.get("is_cleaned"))
+
+    @property
+    def failed(self) -> dict[str, ProbeResult]:
+        """Probes that failed in the last run, by id."""
+        results = [ProbeResult.model_validate(failed) for failed in self.run.get("failed", [])]
+        return {result.probe.id: result for result in results}
+
 
 def read_record(store: ObjectStore, name: str) -> SweepRecord:
     """A sweep's folder. Raises SpecError when there is none, with near names; StoreError when it is damaged."""
@@ -54,9 +65,15 @@ def read_record(store: ObjectStore, name: str) -> SweepRecord:
     if spec is None or run is None:
         raise SpecError(f"{unknown_name_message('sweep', name, store.sweep_names())} in {store.uri}")
     try:
-        return SweepRecord(SweepSpec.model_validate_json(spec), json.loads(run))
-    except ValueError as error:
-        raise StoreError(f"the record of the sweep {name} in {store.uri} is damaged: {error}") from error
+        record = SweepRecord(SweepSpec.model_validate_json(spec), json.loads(run))
+        _ = record.plan, record.failed  # What they are made of is there, or the record is damaged.
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StoreError(
+            f"the record of the sweep {name} in {store.uri} is damaged ({reason}): "
+            "the command that ran the sweep writes it anew and trains nothing that is stored"
+        ) from error
+    return record
 
 
 def write_record(store: ObjectStore, plan: Plan, run: Mapping[str, Any]) -> None:
@@ -71,8 +88,7 @@ def write_record(store: ObjectStore, plan: Plan, run: Mapping[str, Any]) -> None
 def stored_results(store: ObjectStore, record: SweepRecord) -> dict[str, ProbeResult]:
     """The results a sweep has, by walking its search over the store; failures as the last run recorded them."""
     plan = record.plan
-    failures = [ProbeResult.model_validate(failed) for failed in record.run.get("failed", [])]
-    failed = {result.probe.id: result for result in failures}
+    failed = record.failed
     results: dict[str, ProbeResult] = {}
     while True:
         asked = next_probes(plan, results)
@@ -110,6 +126,7 @@ def collect(
     *,
     run: Mapping[str, Any],
     all_probes: bool = False,
+    searched: Plan | None = None,
 ) -> SweepResults:
     """Everything a report is made of.
 
@@ -117,11 +134,12 @@ def collect(
         results: of the probes the search asked for.
         run: of the sweep's record.
         all_probes: use everything the store knows of the curves, and not what this search asked for alone.
+        searched: the plan that asked for the probes, when `plan` only reads them at other deltas.
     """
     if all_probes:
         by_curve: Mapping[Curve, Sequence[ProbeResult]] = every_stored_result(store, plan)
     else:
-        by_curve = {curve: results_of(plan, curve, results) for curve in plan.curves}
+        by_curve = {curve: results_of(searched or plan, curve, results) for curve in plan.curves}
     parents = {seed: results.get(plan.parent(seed).id) for seed in plan.spec.seeds}
     controls = [results[p.id] for seed in plan.spec.seeds for p in plan.controls(seed) if p.id in results]
     analysis = _Analysis(plan, store, by_curve, parents)
@@ -140,7 +158,7 @@ def collect(
         storage=store.uri,
         tracking_uri=run.get("tracking_uri") or "",
         experiment_url=run.get("experiment_url") or "",
-        warnings=tuple(_warnings(plan, results, probes)),
+        warnings=tuple(_warnings(searched or plan, results, run=run)),
         versions=_versions(),
     )
 
@@ -267,19 +285,13 @@ def _cost(probes: Sequence[ProbeResult], *, run: Mapping[str, Any]) -> Cost:
     )
 
 
-def _warnings(plan: Plan, results: Results, probes: Sequence[ProbeResult]) -> Iterable[str]:
-    if plan.spec.note:
-        yield plan.spec.note
+def _warnings(plan: Plan, results: Results, *, run: Mapping[str, Any]) -> Iterable[str]:
+    """What only the search knows; the report adds what the records show by themselves."""
+    if run.get("is_cleaned"):
+        yield "prune-cli clean deleted networks of this sweep: what is left of its probes is shown"
     hit = [curve.label for curve in plan.curves if walk(plan, curve, results).hit_limit]
     if hit:
         yield f"limits.max_probes = {plan.spec.limits.max_probes} ended the search early on {len(hit)} curves"
-    for result in probes:
-        if result.failure is not None:
-            curve = result.probe.curve
-            yield (
-                f"failed after {result.attempts} attempts: {curve.label}, ratio {result.probe.ratio:.4f}: "
-                f"{result.failure.message}"
-            )
 
 
 def _versions() -> dict[str, str]:

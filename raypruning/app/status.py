@@ -15,7 +15,8 @@ class Status(NamedTuple):
     """A sweep's state.
 
     Attributes:
-        state: `finished`, `running`, or `interrupted`: nothing runs it and probes are missing.
+        state: `finished`, `running`, `cleaned`: probes were deleted, or `interrupted`: nothing runs it and probes are
+            missing.
         num_waiting: probes that the search wants now.
     """
 
@@ -68,7 +69,7 @@ def sweep_status(store: ObjectStore, name: str) -> Status:
     plan = record.plan
     waiting = next_probes(plan, results)
     holder = leases.current(store.blobs, f"sweeps/{name}", now=time.time)
-    state = "running" if holder else "interrupted" if waiting else "finished"
+    state = "running" if holder else "finished" if not waiting else "cleaned" if record.is_cleaned else "interrupted"
     return Status(
         name=name,
         state=state,

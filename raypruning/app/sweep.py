@@ -17,6 +17,7 @@ from raypruning.core.plan import Plan, asked_probes
 from raypruning.core.ports import Executor, ProbeJob, Tracker
 from raypruning.core.records import Probe, ProbeResult, SweepResults, SweepSpec, Task
 from raypruning.datasets.resolve import open_dataset
+from raypruning.errors import ResourceError, StorageFullError
 from raypruning.runtime import leases
 from raypruning.runtime.dispatcher import Dispatcher
 from raypruning.runtime.store import ObjectStore, open_store
@@ -75,10 +76,10 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
     """
     spec, setting = resolved
     started = time.monotonic()
-    store = open_store(setting.storage)
     for notice in setting.notices:
         watcher.say(notice)
     plan = make_plan(spec, setting)
+    store = open_store(setting.storage)  # After the plan: missing data leaves no empty storage behind.
     if setting.fresh:
         start_over(store, spec.name)
     with ExitStack() as stack:
@@ -113,8 +114,12 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
 def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker, watcher: Watcher) -> Dispatcher:
     known: list[Dispatcher] = []
     early: list[ProbeResult] = []
+    full: list[StorageFullError] = []
 
     def on_result(result: ProbeResult) -> None:
+        if result.failure is not None and result.failure.kind == StorageFullError.__name__:
+            full.append(StorageFullError(f"{result.failure.message}; then the same command continues"))
+            raise full[0]
         tracker.log_probe(result)
         if known:
             watcher.update(result, known[0].results, num_running=known[0].num_running)
@@ -126,7 +131,13 @@ def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker
     for result in early:
         watcher.update(result, dispatcher.results, num_running=0)
     if not dispatcher.is_finished:
-        _make_executor(plan, store, setting).drive(dispatcher)
+        try:
+            _make_executor(plan, store, setting).drive(dispatcher)
+        except ResourceError:
+            if not full:
+                raise
+    if full:  # Tune logs what a searcher raises, and comes to its end.
+        raise full[0]
     return dispatcher
 
 
@@ -200,7 +211,8 @@ def write_report(store: ObjectStore, answer: SweepResults) -> str:
     name = answer.spec.name
     store.write_sweep_file(name, REPORT_FILE, render_html(answer).encode())
     store.write_sweep_file(name, "report.json", json.dumps(to_json(answer), indent=1).encode())
-    return f"{store.uri.removeprefix('file://').rstrip('/')}/sweeps/{name}/{REPORT_FILE}"
+    # An s3 address carries its options behind the path.
+    return f"{store.uri.partition('?')[0].removeprefix('file://').rstrip('/')}/sweeps/{name}/{REPORT_FILE}"
 
 
 def start_over(store: ObjectStore, name: str) -> None:
@@ -224,7 +236,8 @@ def _take_lease(store: ObjectStore, name: str, watcher: Watcher, stack: ExitStac
     """Tell others that this sweep runs, and tell the person if another process runs it: both write the same."""
     held = leases.acquire(store.blobs, f"sweeps/{name}", now=time.time, owner=leases.this_owner())
     if isinstance(held, leases.HeldBy):
-        watcher.say(f"another process runs the sweep {name} ({held}); both go on, and what either finishes counts")
+        owner = f"process {held.lease.owner.pid} on {held.lease.owner.host}"
+        watcher.say(f"{owner} runs the sweep {name} as well: both go on, and what either finishes counts")
         return
     stack.enter_context(leases.Heartbeat(store.blobs, held, now=time.time))
 

@@ -37,9 +37,11 @@ def read_target(target: str) -> SweepFile:
     """
     if target.endswith(".toml") or ("/" in target and Path(target).exists()):
         try:
-            return SweepFile(parse_toml(Path(target).read_text(), source=target), target)
+            return SweepFile(parse_toml(Path(target).read_text(encoding="utf-8"), source=target), target)
         except OSError as error:
             raise SpecError(f"{target}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SpecError(f"{target}: cannot be read: it is not UTF-8 text") from error
     if target in sweep_names():
         return SweepFile(parse_toml((_folder() / f"{target}.toml").read_text(), source=f"{target}.toml"), target)
     if target in model_names() or target.startswith("torchvision/"):

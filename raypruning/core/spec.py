@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from raypruning.core.search.strategy import STRATEGY_NAMES
 from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 
 Raw = dict[str, Any]
+
+MAX_NAME = 100  # characters: a sweep's name is a folder's
 
 
 def parse_toml(text: str, *, source: str) -> Raw:
@@ -169,6 +172,11 @@ def _check(spec: SweepSpec, *, source: str) -> None:
         names = [value.name if hasattr(value, "name") else value for value in values]
         require(len(values) > 0, f"{field} must hold at least one value")
         require(len(set(names)) == len(names), f"{field} holds a value twice: {', '.join(map(str, names))}")
+    require(
+        re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}", spec.name) is not None,
+        f"name: at most {MAX_NAME} letters, digits, dots, dashes and underscores, a letter or digit first; "
+        f"got {spec.name!r}",
+    )
     search = spec.search
     if search.strategy not in STRATEGY_NAMES:
         raise UnknownNameError(f"{source}: {unknown_name_message('search strategy', search.strategy, STRATEGY_NAMES)}")

@@ -42,17 +42,20 @@ def make_masks(method: Method, model: nn.Module, ratio: float, *, example_NCHW: 
     if ratio == 0.0:
         return {}
     num_params = sum(parameter.numel() for parameter in model.parameters())
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     network = Network(
         model=model.eval(),
         layers=layers,
         example_NCHW=example_NCHW,
         generator=torch.Generator().manual_seed(seed),
     )
-    scores = method.score(network, method.granularity)
-    _check_scores(method, network, scores)
-    masks = method.scope(network, {name: score.cpu() for name, score in scores.items()}, round(ratio * num_params))
-    model.train(was_training)
+    try:
+        scores = method.score(network, method.granularity)
+        _check_scores(method, network, scores)
+        masks = method.scope(network, {name: score.cpu() for name, score in scores.items()}, round(ratio * num_params))
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
     if num_removed(masks) == 0:
         raise MethodError(f"{method.name} removed nothing at a ratio of {ratio}: the network is too small for it")
     return {name: mask.cpu().contiguous() for name, mask in masks.items()}

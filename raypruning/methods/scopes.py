@@ -7,8 +7,9 @@ The count of removed parameters that a scope is given is out of all parameters o
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -71,8 +72,7 @@ def uniform_filters(network: Network, scores: Mapping[str, Tensor], num_remove: 
         def masks_at(fraction: float) -> Masks:
             return _filter_masks(network, ranked, fraction=fraction, walker=walker)
 
-        low, high = 0.0, 1.0
-        best, most = masks_at(low), masks_at(high)
+        best, most = masks_at(0.0), masks_at(1.0)
         if num_removed(most) < num_remove:
             num_params = sum(parameter.numel() for parameter in network.model.parameters())
             raise MethodError(
@@ -80,10 +80,11 @@ def uniform_filters(network: Network, scores: Mapping[str, Tensor], num_remove: 
                 f"{num_removed(most) / num_params:.4f}; set search.high below it"
             )
         # Counts only grow with the fraction. Halve until no layer's count of filters changes in between.
-        finest = 1.0 / (2 * max(len(order) for order in ranked.values()))
-        while high - low > finest:
-            middle = (low + high) / 2
-            masks = masks_at(middle)
+        fractions = _fractions_between_steps([len(order) for order in ranked.values()])
+        low, high = 0, len(fractions) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            masks = masks_at(fractions[middle])
             if num_removed(masks) <= num_remove:
                 low, best = middle, masks
             else:
@@ -95,6 +96,13 @@ def uniform_filters(network: Network, scores: Mapping[str, Tensor], num_remove: 
 def num_removed(masks: Mapping[str, Tensor]) -> int:
     """Parameters that the masks remove."""
     return sum(int((~mask).sum()) for mask in masks.values())
+
+
+def _fractions_between_steps(num_filters: Sequence[int]) -> list[float]:
+    """One removed fraction for every set of counts that there is, from all filters kept to one a layer, ascending."""
+    # A layer's count, rounded, changes where half a filter more would go. Equal quotients are equal floats.
+    steps = sorted({(i + 0.5) / num for num in num_filters for i in range(num)})
+    return [0.0, *((a + b) / 2 for a, b in itertools.pairwise(steps)), 1.0]
 
 
 def _filter_masks(network: Network, ranked: Mapping[str, Tensor], *, fraction: float, walker: PathWalker) -> Masks:

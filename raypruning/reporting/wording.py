@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 
 

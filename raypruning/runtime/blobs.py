@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from raypruning.errors import ResourceError, SpecError, StoreError
+from raypruning.errors import ResourceError, SpecError, StorageFullError, StoreError
 
 T = TypeVar("T")
 Names = list[str]  # inside the classes below, `list` is their method
@@ -296,7 +296,7 @@ def _sync_folder(folder: Path) -> None:
 def _named(error: OSError, place: Path, verb: str) -> ResourceError | StoreError:
     reason = error.strerror or str(error)
     if error.errno in NO_SPACE:
-        return StoreError(f"{place} cannot be {verb}: {reason}; free some space, or see `prune-cli clean`")
+        return StorageFullError(f"{place} cannot be {verb}: {reason}; free some space, or see `prune-cli clean`")
     kind = ResourceError if error.errno in NOT_ALLOWED else StoreError
     return kind(f"{place} cannot be {verb}: {reason}")
 

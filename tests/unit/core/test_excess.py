@@ -19,7 +19,7 @@ def test_excess_error_is_the_pruned_gap_minus_the_dense_gap():
     dense = done(PARENT, {"nominal": 40, "shift/1": 100, "shift/2": 300})
     pruned = done(PRUNED, {"nominal": 50, "shift/1": 150, "shift/2": 290}, ratio_reached=0.899)
     first, second = excess_errors(pruned, dense, tasks=PLAN.tasks)
-    # (15 % - 5 %) - (10 % - 4 %) and (29 % - 5 %) - (30 % - 4 %); errors are multiples of .001, sums of four exact to 1e-15
+    # (15 % - 5 %) - (10 % - 4 %) and (29 % - 5 %) - (30 % - 4 %). Four numbers below 1 are each rounded by 2^-54.
     assert (first.task, first.nominal, first.ratio, first.curve) == ("shift/1", "nominal", 0.899, CURVE)
     assert (first.raw_gap, first.value) == pytest.approx((0.10, 0.04), abs=1e-15)
     assert (second.raw_gap, second.value) == pytest.approx((0.24, -0.02), abs=1e-15)

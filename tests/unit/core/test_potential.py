@@ -46,7 +46,9 @@ def test_allowed_loss_is_the_decimal_delta_times_images_rounded_down(delta, num_
 
 @given(st.integers(1, 99_999), st.integers(1, 1_000_000))
 def test_allowed_loss_is_exact_for_every_delta_of_five_decimals(hundred_thousandths, num_examples):
-    assert num_lost_allowed(hundred_thousandths / 100_000, num_examples) == hundred_thousandths * num_examples // 100_000
+    assert (
+        num_lost_allowed(hundred_thousandths / 100_000, num_examples) == hundred_thousandths * num_examples // 100_000
+    )
 
 
 @given(st.floats(1e-9, 0.999999), st.integers(1, 1_000_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -17,9 +18,9 @@ from raypruning.core.search.brackets import Bracket, bracket, is_monotone, is_na
 from raypruning.core.search.grid import grid_ratios
 from raypruning.core.search.strategy import STRATEGY_NAMES, strategy
 from raypruning.errors import UnknownNameError
+
 from .worlds import (
     Steps,
-    done,
     is_sorted,
     knee_world,
     make_plan,
@@ -29,7 +30,6 @@ from .worlds import (
     potentials,
     run,
     scan,
-    task_names,
 )
 
 # Asked ratios are rounded to a millionth, so each of two ends is off by half of one.
@@ -241,7 +241,7 @@ def test_grid_asks_for_every_ratio_at_once_whatever_comes_out(low_and_high):
     assert asked == sorted(asked)
     kept = [low, *asked[1:-1], high]
     assert asked[0] == pytest.approx(low, abs=ROUNDING) and asked[-1] == pytest.approx(high, abs=ROUNDING)
-    factors = [(1 - b) / (1 - a) for a, b in zip(kept, kept[1:], strict=False)]
+    factors = [(1 - b) / (1 - a) for a, b in pairwise(kept)]
     # Both ends of a step are rounded, relative to what is kept at its upper end.
     assert factors == pytest.approx([((1 - high) / (1 - low)) ** (1 / 11)] * 11, abs=2 * ROUNDING / (1 - high))
 
@@ -347,7 +347,7 @@ def test_potential_stays_open_when_the_deciding_probe_crashed():
 
 
 def test_thresholds_that_a_crash_does_not_concern_are_closed_all_the_same():
-    # Whatever would narrow the first task's bracket crashes. It stays the wider one, and both probes of a round lie in it.
+    # Whatever would narrow the first task's bracket crashes. It stays the wider one, and a round's probes both lie in it.
     plan = make_plan(num_tasks=2, low=0.5, high=0.99, resolution=0.1, probes_per_round=2)
     results = run(plan, knee_world(0.55, 0.97), fails=lambda ratio: 0.5 < ratio < 0.86).results
     nominal, shifted = potentials(plan, results).values()

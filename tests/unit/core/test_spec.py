@@ -236,7 +236,10 @@ def test_setting_without_key_or_value_is_refused_with_an_example(setting):
         ({"recipe": {"base": "quick", "learning_rat": 1}}, "'recipe.learning_rat': did you mean learning_rate or"),
         ({"recipe": {"base": "quick", "numerics": {"thread": 1}}}, "'recipe.numerics.thread': did you mean threads?"),
         ({"delta": [0.1]}, "unknown field 'delta': did you mean deltas or"),
-        ({"search": {"zzz": 1}}, "unknown field 'search.zzz': there are high, low, probes_per_round, ratios, resolution"),
+        (
+            {"search": {"zzz": 1}},
+            "unknown field 'search.zzz': there are high, low, probes_per_round, ratios, resolution",
+        ),
         ({"methods": [{"name": "wt", "parametres": {}}]}, "'methods.0.parametres': did you mean parameters?"),
         ({"data": {"train_imgs": 1}}, "unknown field 'data.train_imgs': did you mean train_images or"),
         ({"data": "mnist"}, "data: input should be a valid dictionary"),

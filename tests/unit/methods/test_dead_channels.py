@@ -33,7 +33,9 @@ class Graph(nn.Module):
     def forward(self, x):
         for join, layer, norm in zip(self.joins, self.layers, self.norms, strict=True):
             y = torch.relu(norm(layer(x)))
-            x = {"chain": lambda y, x: y, "add": torch.add, "concatenate": lambda y, x: torch.cat([y, x], 1)}[join](y, x)
+            x = {"chain": lambda y, x: y, "add": torch.add, "concatenate": lambda y, x: torch.cat([y, x], 1)}[join](
+                y, x
+            )
         return self.head(x.flatten(1))
 
 

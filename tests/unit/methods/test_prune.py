@@ -131,7 +131,9 @@ def test_score_that_is_not_finite_is_refused_naming_the_layer(value):
 
 
 def test_score_of_the_wrong_shape_is_refused_with_the_right_one():
-    with pytest.raises(MethodError, match=r"mine scored layer 0 with shape \(4,\); one score per weight has shape \(4, 2, 3, 3\)"):
+    with pytest.raises(
+        MethodError, match=r"mine scored layer 0 with shape \(4,\); one score per weight has shape \(4, 2, 3, 3\)"
+    ):
         masks_by(scored_by(lambda network, granularity: scores.magnitude(network, "filter")), small_network())
 
 

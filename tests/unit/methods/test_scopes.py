@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_keep_highest_under_ties_keeps_the_exact_count_and_the_lower_index(value
 @given(scores)
 def test_kept_units_nest_as_fewer_are_kept(values):
     masks = [keep_highest(torch.tensor(values), num_keep) for num_keep in range(len(values) + 1)]
-    for fewer, more in zip(masks, masks[1:], strict=False):
+    for fewer, more in pairwise(masks):
         assert not bool((fewer & ~more).any())
 
 
@@ -65,7 +66,7 @@ def test_magnitude_masks_are_those_of_torchs_global_l1_pruning(seed, ratio):
 
 
 @settings(max_examples=25)
-@given(st.sampled_from(["wt", "random"]), st.floats(0.0005, 0.9))
+@given(st.sampled_from(["wt", "random"]), st.floats(0.001, 0.9))
 def test_weight_masks_remove_exactly_the_asked_fraction_of_all_parameters(method, ratio):
     model = small_network()
     assert num_removed(masks_of(method, model, ratio, shape=SMALL)) == round(ratio * num_params(model))
@@ -86,8 +87,9 @@ def test_weight_masks_are_exact_when_every_score_is_the_same():
 def test_ratio_that_weights_cannot_reach_is_refused_with_the_largest_that_they_can(method):
     model = small_network()
     num_prunable = sum(layer.weight.numel() for layer in prunable_layers(model).values())
-    with pytest.raises(MethodError, match=r"a ratio of 0.9900 cannot be reached.*set search.high to at most 0\.\d+") as caught:
+    with pytest.raises(MethodError, match=r"a ratio of 0.99\d\d cannot be reached") as caught:
         masks_of(method, model, 0.99, shape=SMALL)
+    assert "set search.high to at most 0." in str(caught.value)
     assert f"only {num_prunable} of {num_params(model)} parameters" in str(caught.value)
     advice = float(str(caught.value).rsplit(" ", 1)[1])
     assert num_removed(masks_of(method, model, advice, shape=SMALL)) <= num_prunable
@@ -166,7 +168,7 @@ def test_removed_filter_goes_with_its_bias_and_its_norms_entries():
 
 def test_a_parameter_that_is_kept_whole_has_no_mask():
     model = small_network()
-    masks = masks_of("ft", model, 0.1, shape=SMALL)
+    masks = masks_of("ft", model, 0.3, shape=SMALL)
     assert masks
     assert all(not bool(mask.all()) for mask in masks.values())
     assert "8.bias" not in masks

@@ -86,7 +86,9 @@ def test_predictions_do_not_depend_on_how_often_images_are_read_again(split, nor
     read = [
         torch.cat(list(task_images.batches("noise", noise, batch_size=8))),
         torch.cat(list(task_images.batches("noise", noise, batch_size=8))),
-        torch.cat(list(TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches("n", noise, batch_size=8))),
+        torch.cat(
+            list(TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches("n", noise, batch_size=8))
+        ),
     ]
     assert torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
 

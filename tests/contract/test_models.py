@@ -1,0 +1,45 @@
+"""Every registered model passes the suite that plugins have to pass, at the images it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from raypruning import registry
+from raypruning.testing.model_contract import ModelContract
+
+# Of torchvision's hundred: a residual one, and one with depthwise convolutions, squeeze and excitation.
+TORCHVISION = ["resnet18", "mobilenet_v3_small"]
+GREY = ["lenet5", "mlp"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class TestGreyModels(ModelContract):
+    in_channels, image_size = 1, 28
+
+    @pytest.fixture(params=GREY)
+    def model_name(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+
+class TestColourModels(ModelContract):
+    @pytest.fixture(params=[name for name in registry.models.names() if name not in [*GREY, "torchvision/"]])
+    def model_name(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+
+class TestTorchvisionModels(ModelContract):
+    image_size = 64
+
+    @pytest.fixture(params=TORCHVISION)
+    def model_name(self, request: pytest.FixtureRequest) -> str:
+        return request.param
