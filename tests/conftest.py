@@ -43,6 +43,8 @@ def pytest_configure() -> None:
     # Here, before anything is imported: some of them are read at import.
     for name in _foreign():
         del os.environ[name]
+    # For S3 servers in this process, and for workers of a Ray that starts before such a server does.
+    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     # The same examples on every run and machine, so that CI cannot fail by luck; no deadline: CI shares its cores.
     settings.register_profile("deterministic", derandomize=True, deadline=None)

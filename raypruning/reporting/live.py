@@ -8,6 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -46,7 +47,7 @@ class LiveReport:
 
     def say(self, line: str) -> None:
         """A line that a person should read."""
-        self._console.print(Text(line, style="yellow"))
+        self._print(Text(line, style="yellow"))
 
     def begin(self, plan: Plan) -> None:
         """Show the plan in a line, and the table in a terminal."""
@@ -56,7 +57,7 @@ class LiveReport:
             return
         spec = plan.spec
         self._console.print(
-            f"[bold]{spec.name}[/]: {spec.model.name} on {spec.data.name}, {count(len(plan.curves), 'curve')}, "
+            f"[bold]{spec.name}[/]: {spec.model.name} on {escape(spec.data.name)}, {count(len(plan.curves), 'curve')}, "
             f"{count(len(plan.tasks), 'task')}, delta {', '.join(f'{delta:g}' for delta in spec.deltas)}"
         )
         if self._console.is_terminal:
@@ -69,13 +70,17 @@ class LiveReport:
         self._num_new += result.attempts > 0
         if result.failure is not None:
             curve = result.probe.curve
-            self._console.print(
+            self._print(
                 Text(f"failed: {curve.label}, ratio {result.probe.ratio:.4f}: {result.failure.message}", style="red")
             )
         is_due = time.monotonic() - self._said >= PLAIN_SECONDS
         if self._live is None and not self._quiet and is_due:
             self._said = time.monotonic()
             self._console.print(self._line(), highlight=False)
+
+    def _print(self, line: Text) -> None:
+        # Not folded: a terminal does that by itself, and a log is searched for what a line says.
+        self._console.print(line, soft_wrap=True)
 
     def _rows(self) -> list[CurveProgress]:
         assert self._plan is not None

@@ -33,6 +33,7 @@ from raypruning.core.records import Failure, Resources
 from raypruning.errors import ResourceError
 from raypruning.runtime.signals import HoldSignals
 from raypruning.runtime.store import open_store
+from raypruning.runtime.worker import Worker
 
 OBJECT_STORE_BYTES = 200 << 20
 
@@ -184,7 +185,7 @@ class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Nothing until the first step: an error here could not be told from a dead worker."""
-        self._bench: Any = None
+        self._worker: Worker | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next probe into this process. Every generator is seeded anew by the training itself."""
@@ -192,12 +193,8 @@ class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Run the whole probe."""
-        from raypruning.probe import Bench
-        from raypruning.runtime.inline import run_caught
-
-        job = ProbeJob.model_validate_json(self.config["job"])
-        self._bench = self._bench or Bench(job.device)
-        outcome = run_caught(job, open_store(self.config["storage"]), self._bench)
+        self._worker = self._worker or Worker(open_store(self.config["storage"]))
+        outcome = self._worker.run(ProbeJob.model_validate_json(self.config["job"]))
         gc.collect()
         return {"outcome": outcome.model_dump_json(), "done": True}
 
@@ -212,11 +209,11 @@ def _connected(address: str | None) -> Iterator[None]:
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address is None:
         how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    # In a thread: in the main one Ray would take SIGTERM, to end the process without a word. And the thread stays: Linux
-    # kills Ray's processes when the thread that started them ends.
+    # In a thread: in the main one Ray would take SIGTERM, to end the process without a word. The thread stays, since
+    # Linux kills Ray's processes when the thread that started them ends.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray") as starter:
         try:
-            starter.submit(ray.init, address=address, **how).result()
+            starter.submit(ray.init, address=address or "local", **how).result()
         except ConnectionError as error:
             raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
         try:

@@ -77,6 +77,6 @@ class HoldSignals:
         self._signum = signum
         self._put(self._before)
 
-    def _put(self, handlers: Mapping[int, Any]) -> None:
+    def _put(self, handlers: Mapping[signal.Signals, Any]) -> None:
         for signum, handler in handlers.items() if self._is_main else ():
             signal.signal(signum, handler)

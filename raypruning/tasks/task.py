@@ -50,7 +50,8 @@ def resolve_task(name: str) -> TaskDefinition:
     """The definition behind a task's name. Raises UnknownNameError, or SpecError for a bad number in it."""
     found = registry.tasks.get(name)
     definition = found.value(found.argument)
-    assert isinstance(definition, TaskDefinition)
+    if not isinstance(definition, TaskDefinition):
+        raise SpecError(f"task {name} gave a {type(definition).__name__} where a TaskDefinition was expected")
     return definition
 
 

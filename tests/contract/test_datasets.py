@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,6 @@ from raypruning.errors import DataError
 from raypruning.testing.dataset_contract import DatasetContract
 
 DATA_DIR = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYPRUNING_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def opens(name: str, *, data_dir: Path | None = None) -> Callable[[], Dataset]:
@@ -56,23 +49,23 @@ class TestImageFolder(DatasetContract):
 
 class OnThisMachine(DatasetContract):
     @pytest.fixture
-    def opener(self, name: str) -> Callable[[], Dataset]:
-        opener = opens(name, data_dir=DATA_DIR)
+    def opener(self, dataset_name: str) -> Callable[[], Dataset]:
+        opener = opens(dataset_name, data_dir=DATA_DIR)
         try:
             opener()
         except DataError as error:
-            pytest.skip(f"{name} is not in {DATA_DIR}: {error}")
+            pytest.skip(f"{dataset_name} is not in {DATA_DIR}: {error}")
         return opener
 
 
 class TestReal(OnThisMachine):
     @pytest.fixture(params=["mnist", "fashion_mnist"])
-    def name(self, request: pytest.FixtureRequest) -> str:
+    def dataset_name(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
 
 @pytest.mark.slow  # 60 000 pictures to decode
 class TestRealPictures(OnThisMachine):
     @pytest.fixture(params=["cifar10", "cifar100"])
-    def name(self, request: pytest.FixtureRequest) -> str:
+    def dataset_name(self, request: pytest.FixtureRequest) -> str:
         return request.param

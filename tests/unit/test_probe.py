@@ -30,7 +30,7 @@ from raypruning.datasets.resolve import open_dataset
 from raypruning.models.resolve import build_model
 from raypruning.probe import Bench, run_probe
 from raypruning.runtime.dispatcher import Dispatcher
-from raypruning.runtime.inline import InlineExecutor, run_caught
+from raypruning.runtime.inline import InlineExecutor
 from raypruning.runtime.store import ObjectStore, open_store
 from raypruning.tasks.task import describe_task
 
@@ -287,11 +287,12 @@ def test_a_device_without_memory_is_a_failure_that_may_pass(store, bench, model)
     assert store.training(plan.parent(0).id) is None
 
 
-def test_a_crash_that_nobody_foresaw_is_a_failure_of_the_probe_alone(store, bench, caplog):
+def test_a_crash_that_nobody_foresaw_is_a_failure_of_the_probe_and_not_the_end_of_the_sweep(store, caplog):
     plan = make_plan(model=ModelChoice(name="test-crash"))
-    outcome = run_caught(job_of(plan, plan.parent(0)), store, bench)
-    assert outcome.failure.kind == "ZeroDivisionError" and outcome.failure.message == "a bug of the model"
-    assert outcome.failure.is_retriable and not outcome.was_trained
+    results = drive(plan, store)
+    assert list(results) == [plan.parent(0).id]
+    failure = results[plan.parent(0).id].failure
+    assert (failure.kind, failure.message, failure.is_retriable) == ("ZeroDivisionError", "a bug of the model", True)
     assert "Traceback" in caplog.text  # The log has what a user need not see.
 
 

@@ -112,7 +112,7 @@ recipes = st.builds(
 )
 specs = st.builds(
     SweepSpec,
-    name=texts,
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
     model=st.builds(ModelChoice, name=texts, options=options),
     data=st.builds(DataChoice, name=texts, train_images=st.none() | st.integers(1, 10**6)),
     methods=st.lists(
@@ -211,6 +211,9 @@ def test_setting_without_key_or_value_is_refused_with_an_example(setting):
         ({"methods": []}, "methods must hold at least one value"),
         ({"tasks": []}, "tasks must hold at least one value"),
         ({"deltas": []}, "deltas must hold at least one value"),
+        ({"name": ""}, "name: at most 100 letters"),
+        ({"name": "a/../b"}, "name: at most 100 letters"),
+        ({"name": "a" * 101}, "name: at most 100 letters"),
         ({"seeds": []}, "seeds must hold at least one value"),
         ({"budgets": []}, "budgets must hold at least one value"),
         ({"methods": ["wt", "ft", "wt"]}, "methods holds a value twice: wt, ft, wt"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 from torch import nn
 
+from raypruning import registry
 from raypruning.core.records import MethodChoice
 from raypruning.errors import MethodError, SpecError, UnknownNameError
 from raypruning.methods import scopes, scores
@@ -106,6 +108,12 @@ def test_applied_masks_set_what_is_removed_to_zero_and_leave_the_rest():
 def test_method_of_an_unknown_name_is_refused_with_a_near_one():
     with pytest.raises(UnknownNameError, match=r"no method is called 'randon': did you mean random"):
         resolve_method(MethodChoice(name="randon"))
+
+
+def test_plugin_that_gives_something_else_than_a_method_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "methods", registry.Registry("method", known=[EntryPoint("odd", "builtins:str", "")]))
+    with pytest.raises(MethodError, match="method odd gave a str where a Method was expected"):
+        resolve_method(MethodChoice(name="odd"))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
+from raypruning import registry
 from raypruning.errors import SpecError
 from raypruning.tasks.task import describe_task, resolve_task
 
@@ -45,6 +47,12 @@ def test_fingerprint_differs_for_other_data_kinds_and_amplitudes():
 
 def test_fingerprint_is_the_same_for_the_same_images_under_another_name():
     assert fingerprint_of("noise/uniform/0.1") == fingerprint_of("noise/uniform/1e-1", dataset="folder/strokes")
+
+
+def test_plugin_that_gives_something_else_than_a_task_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "tasks", registry.Registry("task", known=[EntryPoint("odd", "builtins:str", "")]))
+    with pytest.raises(SpecError, match="task odd gave a str where a TaskDefinition was expected"):
+        resolve_task("odd")
 
 
 def test_tasks_are_described_without_torch():
