@@ -137,12 +137,9 @@ def main() -> None:
     print(
         f"\n{NUM_PROBES} probes on {arguments.dataset}, {len(one)} pairs, {platform.machine()}, {os.cpu_count()} cores"
     )
-    print(
-        f"overhead  median {statistics.median(overheads):.1%}  ({min(overheads):.1%} to {max(overheads):.1%})  want < 10 %"
-    )
-    print(
-        f"speed-up  median {statistics.median(speedups):.2f}  ({min(speedups):.2f} to {max(speedups):.2f})  want >= 1.6"
-    )
+    for name, values, wanted in (("overhead", overheads, "below 0.10"), ("speed-up", speedups, "at least 1.6")):
+        middle, low, high = statistics.median(values), min(values), max(values)
+        print(f"{name}  median {middle:.3f}  ({low:.3f} to {high:.3f})  wanted: {wanted}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"overheads": overheads, "speedups": speedups}, indent=1) + "\n")
 
