@@ -205,7 +205,8 @@ def potential_by_definition(results: Iterable[ProbeResult], dense: ProbeResult, 
 def scan(plan: Plan, world: World, curve: Curve, threshold: Threshold, *, num_points: int) -> float:
     """The largest passing ratio of so many points of the range, evenly spaced in the logarithm of what is kept."""
     low, high = plan.spec.search.low, plan.spec.search.high
-    grid = [1 - (1 - low) * ((1 - high) / (1 - low)) ** (i / (num_points - 1)) for i in range(num_points)]
+    inside = [1 - (1 - low) * ((1 - high) / (1 - low)) ** (i / (num_points - 1)) for i in range(1, num_points - 1)]
+    grid = [low, *inside, high]
     allowed = DENSE_WRONG + num_allowed(threshold.delta)
     return max((ratio for ratio in grid if world(curve, ratio, threshold.task) <= allowed), default=0.0)
 

@@ -80,6 +80,24 @@ def test_dead_channels_are_those_that_no_kept_path_reaches(joins, width, has_bia
     assert {name: (~dead_I).tolist() for name, dead_I in {**dead.inputs, **dead.norms}.items()} == expected
 
 
+def test_channel_of_a_layer_that_is_applied_twice_is_dead_only_where_both_inputs_are():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = (nn.Linear(2, 3, bias=False) for _ in range(2))
+            self.shared = nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.shared(self.left(x)) + self.shared(self.right(x))
+
+    masks = {
+        "left.weight": torch.tensor([[False, False], [False, False], [True, False]]),
+        "right.weight": torch.tensor([[False, False], [False, True], [False, False]]),
+    }
+    with PathWalker(Twice(), torch.zeros(1, 2)) as walker:
+        assert walker.dead(masks).inputs["shared"].tolist() == [True, False, False]
+
+
 def test_walker_can_be_asked_again_with_other_masks():
     model = Graph(["chain", "chain"], width=3, has_bias=True)
     kept = {name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in model.named_parameters()}
