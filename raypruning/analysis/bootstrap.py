@@ -75,10 +75,8 @@ def excess_interval(
 ) -> Interval:
     """Interval of the difference in excess error.
 
-    Where both tasks hold the same images they are resampled together; otherwise each by itself.
+    Test sets of the same size share their resamples, so that tasks on the same images are paired.
     """
     shifted_N = wrong[task].astype(np.float32) - dense_wrong[task].astype(np.float32)
     nominal_N = wrong[nominal].astype(np.float32) - dense_wrong[nominal].astype(np.float32)
-    if len(shifted_N) == len(nominal_N):
-        return interval_of(resampler.means((shifted_N - nominal_N)[:, None])[:, 0])
     return interval_of(resampler.means(shifted_N[:, None])[:, 0] - resampler.means(nominal_N[:, None])[:, 0])

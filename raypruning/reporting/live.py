@@ -15,7 +15,7 @@ from rich.text import Text
 from raypruning.core.plan import Plan
 from raypruning.core.progress import CurveProgress, curve_progress
 from raypruning.core.records import ProbeResult
-from raypruning.reporting.wording import count, duration, epochs, percent
+from raypruning.reporting.wording import count, duration, percent
 
 PLAIN_SECONDS = 20.0
 
@@ -118,7 +118,7 @@ class LiveReport:
             between = f"{percent(row.bracket.low)} and {percent(row.bracket.high)}" if row.bracket else "…"
             table.add_row(
                 row.curve.method,
-                epochs(row.curve.budget),
+                count(row.curve.budget, "epoch"),
                 str(row.curve.seed),
                 row.weakest_task or "waits for its parent",
                 between,

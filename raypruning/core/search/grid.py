@@ -18,7 +18,7 @@ def grid_ratios(search: SearchSpec) -> tuple[float, ...]:
     begin, end = position(search.low), position(search.high)
     # A set, because neighbours in a range of a few millionths round to the same ratio.
     points = {ratio_at(begin + (end - begin) * i / (DEFAULT_POINTS - 1)) for i in range(DEFAULT_POINTS)}
-    return tuple(sorted(points))
+    return tuple(sorted(points - {0.0}))  # The parent is known.
 
 
 def next_ratios(search: SearchSpec, thresholds: Collection[Outcomes], failed: Collection[float]) -> tuple[float, ...]:
