@@ -112,24 +112,16 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
 
 
 def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker, watcher: Watcher) -> Dispatcher:
-    known: list[Dispatcher] = []
-    early: list[ProbeResult] = []
     full: list[StorageFullError] = []
 
-    def on_result(result: ProbeResult) -> None:
+    def on_result(result: ProbeResult, dispatcher: Dispatcher) -> None:
         if result.failure is not None and result.failure.kind == StorageFullError.__name__:
             full.append(StorageFullError(f"{result.failure.message}; then the same command continues"))
             raise full[0]
         tracker.log_probe(result)
-        if known:
-            watcher.update(result, known[0].results, num_running=known[0].num_running)
-        else:
-            early.append(result)
+        watcher.update(result, dispatcher.results, num_running=dispatcher.num_running)
 
     dispatcher = Dispatcher(plan, store, make_job=_job_maker(plan, setting), on_result=on_result)
-    known.append(dispatcher)
-    for result in early:
-        watcher.update(result, dispatcher.results, num_running=0)
     if not dispatcher.is_finished:
         try:
             _make_executor(plan, store, setting).drive(dispatcher)

@@ -20,7 +20,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, *, make_job: MakeJob, on_result: Callable[[ProbeResult], None]
+        self, plan: Plan, store: Store, *, make_job: MakeJob, on_result: Callable[[ProbeResult, Dispatcher], None]
     ) -> None:
         self.results: dict[str, ProbeResult] = {}
         self._plan = plan
@@ -118,7 +118,7 @@ class Dispatcher:
 
     def _record(self, result: ProbeResult) -> None:
         self.results[result.probe.id] = result
-        self._on_result(result)
+        self._on_result(result, self)
 
     def _stored(self, probe: Probe, *, attempts: int) -> ProbeResult | None:
         """The result of a probe, if the store holds all of it."""

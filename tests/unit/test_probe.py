@@ -360,7 +360,7 @@ def drive(plan: Plan, store: ObjectStore) -> dict[str, ProbeResult]:
         plan,
         store,
         make_job=lambda probe, tasks, attempt: ProbeJob(probe=probe, tasks=tasks, attempt=attempt),
-        on_result=lambda result: None,
+        on_result=lambda result, dispatcher: None,
     )
     InlineExecutor(store).drive(dispatcher)
     assert dispatcher.is_finished

@@ -142,7 +142,7 @@ def make_dispatcher(plan: Plan, store: MemoryStore, told: list[ProbeResult] | No
         plan,
         store,  # type: ignore[arg-type]
         make_job=lambda probe, tasks, attempt: ProbeJob(probe=probe, tasks=tasks, attempt=attempt),
-        on_result=(told if told is not None else []).append,
+        on_result=lambda result, dispatcher: told.append(result) if told is not None else None,
     )
 
 
