@@ -83,9 +83,13 @@ def request(storage: Path, arguments: argparse.Namespace, *, num_workers: int, r
             budgets=[1],
             search="grid",
             max_concurrent=num_workers,
-            settings=[f"search.ratios={ratios}", "recipe.epochs=2"],
+            settings=[f"search.ratios={ratios}", "recipe.epochs=2", *_fewer(arguments.train_images)],
         )
     )
+
+
+def _fewer(train_images: int | None) -> list[str]:
+    return [f"data.train_images={train_images}"] if train_images else []
 
 
 def prepared(folder: Path, arguments: argparse.Namespace) -> Path:
@@ -103,8 +107,8 @@ class Unwatched(Stopwatch):
 
 
 def measured(storage: Path, folder: Path, arguments: argparse.Namespace, *, num_workers: int) -> Run:
-    copy = folder / "run"
-    shutil.rmtree(copy, ignore_errors=True)
+    # A folder of its own for each run: MLflow holds on to the database of a place it has seen.
+    copy = Path(tempfile.mkdtemp(dir=folder)) / "store"
     shutil.copytree(storage, copy)
     each = NUM_PROBES // len(METHODS)
     ratios = [round(0.2 + 0.75 * index / each, 4) for index in range(each)]
@@ -117,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="strokes")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--train-images", type=int, help="fewer make shorter probes, which overhead weighs more on")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()

@@ -34,7 +34,8 @@ CLIENT_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # its INFO lines would cut through the progress display
+    # What goes wrong is told in a line by `problems`; mlflow would print a page of traceback for every attempt.
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the default, 7 with back-off, hangs for minutes; we retry ourselves
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_SECONDS),
 }
