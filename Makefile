@@ -40,7 +40,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(PIP) --editable ".[dev]"
+	@$(PIP) --editable ".[dev,export]"
 	@touch $@
 
 clean:

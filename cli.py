@@ -59,7 +59,9 @@ def sweep(
     target: Annotated[str, typer.Argument(help="A sweep's name, a path to a TOML file, or a model's name.")],
     delta: Deltas = None,
     task: Annotated[list[str] | None, typer.Option(help="Task to measure; with nominal. Repeatable.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Pruning method. Repeatable.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Pruning method, such as wt or wt:rules=paper. Repeatable.")
+    ] = None,
     budget: Annotated[list[int] | None, typer.Option(help="Retraining epochs. Repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Random seed, one parent each. Repeatable.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset in place of the sweep's own.")] = None,
@@ -76,7 +78,13 @@ def sweep(
     cpus_per_probe: Annotated[float | None, typer.Option(help="CPUs of each probe.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Probes at once, at most.")] = None,
     max_probes: Annotated[int | None, typer.Option(min=1, help="Pruned probes in all, at most.")] = None,
-    search: Annotated[str | None, typer.Option(help="How ratios are chosen: bisect or grid.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="When is pruned: one_shot, iterative (--set schedule.steps=10) or gradual."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="How ratios are chosen: bisect or grid; along its chain if iterative.")
+    ] = None,
     resolution: Annotated[
         float | None, typer.Option(help="Bracket that is narrow enough, as a fraction of what is kept.")
     ] = None,
@@ -115,6 +123,7 @@ def sweep(
                 cpus_per_probe=cpus_per_probe,
                 max_concurrent=max_concurrent,
                 max_probes=max_probes,
+                schedule=schedule,
                 search=search,
                 resolution=resolution,
                 settings=settings or (),
@@ -248,6 +257,59 @@ def ui(
 
     with _errors_in_one_line():
         raise typer.Exit(serve_ui(storage=storage, tracking_uri=tracking_uri, port=port))
+
+
+@app.command()
+def export(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    task: Annotated[str | None, typer.Option(help="Task whose potential decides. \\[default: nominal]")] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Accuracy that may be lost, one of the sweep's. \\[default: its only one]")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Pruning method. \\[default: the one with the largest potential]")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Retraining epochs. \\[default: as for the method]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed. \\[default: as for the method]")] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Id of a network, or its beginning, in place of one at a potential.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="safetensors; onnx or torch add a file for other programs.")
+    ] = "safetensors",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; must be new or empty. \\[default: SWEEP-PROBE]")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
+    ] = None,
+    json: Json = False,
+    storage: Storage = None,
+) -> None:
+    """Write a pruned network as a smaller one with equal outputs, and show what that saves."""
+    from raypruning.app.export import ExportRequest
+    from raypruning.app.export import export as export_network
+    from raypruning.app.export_text import export_text
+    from raypruning.app.request import resolve_storage
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        exported = export_network(
+            open_store(resolve_storage(storage), read_only=True),
+            ExportRequest(
+                sweep=sweep,
+                probe=probe,
+                task=task,
+                delta=delta,
+                method=method,
+                budget=budget,
+                seed=seed,
+                format=format_,
+                output=output,
+                data_dir=data_dir,
+            ),
+        )
+        typer.echo(json_module.dumps(exported.as_dict(), indent=1) if json else export_text(exported))
 
 
 @app.command()

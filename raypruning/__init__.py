@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raypruning.app.read import Sweep, open_sweep
+    from raypruning.compaction.files import load_exported
 
-__all__ = ["Sweep", "open_sweep"]
+__all__ = ["Sweep", "load_exported", "open_sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: importing the package for its registry or records must not import pandas.
+    # Lazily: importing the package for its registry or records must not import pandas or torch.
+    if name == "load_exported":
+        from raypruning.compaction.files import load_exported
+
+        return load_exported
     if name in __all__:
         from raypruning.app import read
 

@@ -56,6 +56,10 @@ class MethodError(RaypruningError):
     """A method cannot give the masks asked of it: a NaN score, a ratio beyond what it can remove."""
 
 
+class RatioError(MethodError):
+    """A method has no masks for a ratio: beyond what can be removed, between two units, or less than one more unit."""
+
+
 class TrainingError(RaypruningError):
     """A training cannot go on. Deterministic, so trying again gives the same."""
 

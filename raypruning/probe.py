@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from raypruning import registry
-from raypruning.core.identity import derive_seed
+from raypruning.core.identity import derive_seed, rewind_point
 from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
 from raypruning.core.records import (
     Checkpoint,
@@ -33,14 +33,25 @@ from raypruning.core.records import (
 )
 from raypruning.datasets.base import Dataset
 from raypruning.datasets.resolve import open_dataset
-from raypruning.errors import DataError, OutOfMemoryError, RaypruningError, ResourceError, StoreError, TrainingError
-from raypruning.methods.prune import apply_masks, make_masks, resolve_method
-from raypruning.models.layers import count_macs, layer_positions, prunable_layers
+from raypruning.errors import (
+    DataError,
+    OutOfMemoryError,
+    RaypruningError,
+    ResourceError,
+    StoreError,
+    TrainingError,
+)
+from raypruning.methods.accounting import count_left
+from raypruning.methods.method import Masks
+from raypruning.methods.prune import apply_masks
+from raypruning.models.layers import prunable_layers
 from raypruning.models.resolve import build_model
+from raypruning.models.weights import load_weights
 from raypruning.tasks.task import resolve_task
 from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
 from raypruning.training.images import Images, open_images
 from raypruning.training.loop import ResumeState, Setting, train
+from raypruning.training.masker import Masker, make_masker, prune
 
 # Inputs of tasks that a worker keeps between probes. Four noise levels on CIFAR-10 are 0.5 GB.
 MAX_KEPT_BYTES = 1 << 30
@@ -104,7 +115,7 @@ def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
         with _out_of_memory_as_ours(training):
             result = store.training(training.id)
             if result is None:
-                model = _train(job, store, bench, dataset, timer)
+                model = _train(training, job, store, bench, dataset, timer)
                 was_trained = True
             else:
                 with timer("load"):
@@ -117,20 +128,27 @@ def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
     return ProbeOutcome(training=training.id, failure=failure, seconds=timer.seconds, was_trained=was_trained)
 
 
-def _train(job: ProbeJob, store: Store, bench: Bench, dataset: Dataset, timer: _Timer) -> nn.Module:
-    training, recipe = job.probe.training, job.probe.training.recipe
+def _train(training: Training, job: ProbeJob, store: Store, bench: Bench, dataset: Dataset, timer: _Timer) -> nn.Module:
+    """Train and commit: the job's own training, or one that it needs."""
+    recipe = training.recipe
     with timer("load"):
         model = _build(training, dataset, bench.device)
+        alive: Masks = {}
         if training.start is not None:
             _load_weights(model, store, training.start)
+            alive = {name: torch.from_numpy(mask.copy()) for name, mask in store.masks(training.start).items()}
         train_images = bench.images(dataset, "train")
         validation_images = bench.images(dataset, "validation")
+        masker = _masker(training, model, dataset, bench)
     with timer("prune"):
-        masks = _masks(training, model, dataset, bench.device)
-        apply_masks(model, masks)
+        pruned = prune(model, training.mask, training.gradual, masker, alive=alive)
+    if training.rewind_epochs is not None:
+        _rewind(model, training, job, store, bench, dataset, timer)
+        apply_masks(model, pruned.removed)
     setting = Setting(
         recipe=recipe,
         epochs=training.epochs,
+        stop_epochs=training.stop_epochs,
         seed=training.seed,
         is_retraining=training.start is not None,
         train=train_images,
@@ -139,24 +157,49 @@ def _train(job: ProbeJob, store: Store, bench: Bench, dataset: Dataset, timer: _
         augmentation=dataset.augmentation if recipe.augmentation == "default" else recipe.augmentation,
         eval_batch_size=batch_size_for(dataset, bench.device),
         device=bench.device,
+        growth=pruned.growth,
         penalised=frozenset(f"{name}.weight" for name in prunable_layers(model)),
         save=lambda state: store.save_resume_state(training.id, state.values, state.arrays),
         save_seconds=job.save_seconds,
     )
     found = store.resume_state(training.id)
     with timer("train"):
-        history = train(model, masks, setting, resume=ResumeState(*found) if found else None)
+        trained = train(model, pruned.enforced, setting, resume=ResumeState(*found) if found else None)
     with timer("save"):
         result = TrainingResult(
             training=training,
-            checkpoint=_checkpoint(training, model, masks, dataset),
-            history=history,
+            checkpoint=_checkpoint(training, model, trained.masks, dataset),
+            history=trained.history,
             seconds=timer.seconds,
             provenance=_provenance(training, bench.device),
         )
         weights = {name: value.detach().cpu().contiguous().numpy() for name, value in model.state_dict().items()}
-        store.commit_training(result, weights=weights, masks={name: mask.cpu().numpy() for name, mask in masks.items()})
+        masks = {name: mask.cpu().numpy() for name, mask in trained.masks.items()}
+        store.commit_training(result, weights=weights, masks=masks)
     return model
+
+
+def _rewind(
+    model: nn.Module,
+    training: Training,
+    job: ProbeJob,
+    store: Store,
+    bench: Bench,
+    dataset: Dataset,
+    timer: _Timer,
+) -> None:
+    """Put all weights and buffers back to those of the dense training after `rewind_epochs` epochs.
+
+    That network is a training of its own, which is made and kept if the store lacks it. Two workers that make it at the
+    same time write the same.
+    """
+    point = rewind_point(training)
+    if store.training(point.id) is None:
+        own = _Timer()
+        _train(point, job, store, bench, dataset, own)
+        timer.add(own.seconds)
+    with timer("load"):
+        _load_weights(model, store, point.id)
 
 
 def _evaluate(
@@ -215,22 +258,26 @@ def _load(training: Training, store: Store, dataset: Dataset, device: torch.devi
 def _load_weights(model: nn.Module, store: Store, training_id: str) -> None:
     weights = {name: torch.from_numpy(value.copy()) for name, value in store.weights(training_id).items()}
     try:
-        model.load_state_dict(weights)
+        load_weights(model, weights)
     except RuntimeError as error:
         raise StoreError(f"the weights of {training_id} do not fit the model: {str(error).splitlines()[0]}") from error
 
 
-def _masks(training: Training, model: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Tensor]:
+def _masker(training: Training, model: nn.Module, dataset: Dataset, bench: Bench) -> Masker | None:
+    """What chooses the masks of a training, with the images it looks at: those of validation if there are any."""
     if training.mask is None:
-        return {}
-    masks = make_masks(
-        resolve_method(training.mask.method),
+        return None
+    validation = bench.images(dataset, "validation")
+    return make_masker(
+        training.mask,
         model,
-        training.mask.ratio,
-        example_NCHW=_example(dataset).to(device),
-        seed=derive_seed(training.seed, "method"),
+        example_NCHW=_example(dataset).to(bench.device),
+        images=validation if len(validation) else bench.images(dataset, "train"),
+        share=0.5 if len(validation) else 1.0,
+        normalise=Normalisation.of(dataset, bench.device),
+        batch_size=batch_size_for(dataset, bench.device),
+        seed=training.seed,
     )
-    return {name: mask.to(device) for name, mask in masks.items()}
 
 
 def _example(dataset: Dataset) -> Tensor:
@@ -238,25 +285,20 @@ def _example(dataset: Dataset) -> Tensor:
 
 
 def _checkpoint(training: Training, model: nn.Module, masks: Mapping[str, Tensor], dataset: Dataset) -> Checkpoint:
-    num_params = sum(parameter.numel() for parameter in model.parameters())
-    num_removed = sum(int((~mask).sum()) for mask in masks.values())
-    layers = prunable_layers(model)
-    positions = layer_positions(model, dataset.channels, dataset.image_size)
-    macs_dense = count_macs(model, dataset.channels, dataset.image_size)
-    macs_removed = sum(
-        int((~masks[f"{name}.weight"]).sum()) * positions[name] for name in layers if f"{name}.weight" in masks
-    )
+    left = count_left(model, masks, _example(dataset).to(next(model.parameters()).device))
     return Checkpoint(
         uri="",
         sha256="",
         num_bytes=0,
         ratio_asked=training.mask.ratio if training.mask else 0.0,
-        ratio_reached=num_removed / num_params,
-        num_nonzero=num_params - num_removed,
-        num_params=num_params,
-        num_prunable=sum(layer.weight.numel() for layer in layers.values()),
-        macs=macs_dense - macs_removed,
-        macs_dense=macs_dense,
+        ratio_reached=(left.num_params - left.num_nonzero) / left.num_params,
+        num_nonzero=left.num_nonzero,
+        num_params=left.num_params,
+        num_prunable=sum(layer.weight.numel() for layer in prunable_layers(model).values()),
+        macs=left.macs,
+        macs_dense=left.macs_dense,
+        macs_on_paths=left.macs_on_paths,
+        dead_layers=left.dead_layers,
     )
 
 
@@ -299,7 +341,12 @@ class _Timer:
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin
+            self.add({phase: time.perf_counter() - begin})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count what another timer has seen."""
+        for phase, more in seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + more
 
 
 @contextmanager

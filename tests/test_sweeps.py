@@ -22,6 +22,7 @@ REFERENCE = "Lost in Pruning, appendix, as collected in the reference: section 3
 # epochs, batch, learning rate, nesterov, weight decay, factor, at these epochs, warm-up epochs
 PAPER = {
     "resnet20": (182, 128, 0.1, False, 1e-4, 0.1, (91, 136), 5),
+    "resnet20-chain": (182, 128, 0.1, False, 1e-4, 0.1, (91, 136), 5),
     "resnet56": (182, 128, 0.1, False, 1e-4, 0.1, (91, 136), 5),
     "resnet110": (182, 128, 0.1, False, 1e-4, 0.1, (91, 136), 5),
     "vgg16": (300, 256, 0.05, False, 5e-4, 0.5, tuple(range(30, 300, 30)), 10),
@@ -33,6 +34,7 @@ PAPER = {
 # Epochs of retraining, parents, and the largest ratio of the paper's own grid (its last retrain point).
 PAPER_SWEEPS = {
     "resnet20": (182, 3, 0.98),
+    "resnet20-chain": (182, 3, 0.98),
     "resnet56": (182, 3, 0.98),
     "resnet110": (182, 3, 0.98),
     "vgg16": (150, 3, 0.98),
@@ -111,6 +113,13 @@ def test_sweep_of_a_paper_network_retrains_and_searches_as_far_as_the_paper(name
     assert spec.deltas == (0.005,)
     assert spec.data.name == ("imagenet" if num_parents == 1 else "cifar10")
     assert (spec.data.train_images, spec.data.test_images, spec.data.image_size) == (None, None, None)
+
+
+def test_chain_of_the_paper_prunes_69_times_in_23_links_with_its_four_methods():
+    spec = resolve("resnet20-chain").spec
+    links = plan_of(spec).links
+    assert (len(links), sum(1 + len(link.via) for link in links)) == (23, 69), REFERENCE
+    assert [method.name for method in spec.methods] == ["wt", "sipp", "ft", "pfp"]
 
 
 def test_first_sweep_is_at_most_about_sixty_probes_of_what_the_readme_promises():

@@ -40,10 +40,12 @@ def estimate(resolved: Resolved) -> Estimate:
     plan = make_plan(spec, setting)
     dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
     num_train, num_tested = len(dataset.split("train")), sum(task.num_examples for task in plan.tasks)
-    num_dense = len(spec.seeds) * (1 + sum(budget > 0 for budget in spec.budgets))
-    num_pruned = max_pruned_probes(plan)
+    dense = [probe for seed in spec.seeds for probe in (plan.parent(seed), *plan.controls(seed))]
+    num_dense, num_pruned = len(dense), max_pruned_probes(plan)
     per_budget = num_pruned / len(spec.budgets)
-    dense_epochs = len(spec.seeds) * (spec.recipe.epochs + sum(spec.budgets))
+    dense_epochs = sum(probe.training.epochs for probe in dense)
+    # Rewinding needs the beginning of each parent's training once more.
+    dense_epochs += len(spec.seeds) * (spec.schedule.rewind_epochs or 0)
     num_epochs = round(dense_epochs + sum(per_budget * budget for budget in spec.budgets))
 
     import torch
@@ -60,6 +62,8 @@ def estimate(resolved: Resolved) -> Estimate:
         device=device,
     )
     num_workers = _num_workers(resolved)
+    if plan.links:  # One link after another: at most one of each curve is retrained at a time.
+        num_workers = min(num_workers, len(plan.curves))
     work = num_epochs * num_train * speed.train + (num_dense + num_pruned) * num_tested * speed.evaluate
     num_params = sum(value.numel() for value in model.state_dict().values())
     # Weights in float32, a bit for each weight's mask, and five bytes and a label for each prediction.

@@ -46,6 +46,7 @@ class SweepRequest:
     cpus_per_probe: float | None = None
     max_concurrent: int | None = None
     max_probes: int | None = None
+    schedule: str | None = None
     search: str | None = None
     resolution: float | None = None
     settings: Sequence[str] = ()
@@ -203,6 +204,7 @@ def _changes(request: SweepRequest) -> Raw:
     if request.dataset:
         changes["dataset"] = request.dataset
     tables: dict[str, Raw] = {
+        "schedule": {"kind": request.schedule},
         "search": {"strategy": request.search, "resolution": request.resolution},
         "resources": {"gpus_per_probe": request.gpus_per_probe, "cpus_per_probe": request.cpus_per_probe},
         "limits": {"max_probes": request.max_probes},

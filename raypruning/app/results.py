@@ -101,7 +101,7 @@ def stored_results(store: ObjectStore, record: SweepRecord) -> dict[str, ProbeRe
 
 def every_stored_result(store: ObjectStore, plan: Plan) -> dict[Curve, list[ProbeResult]]:
     """Per curve, all that the store holds of it, whichever sweep asked for it."""
-    curves = {(curve.method, curve.budget, plan.parent(curve.seed).id): curve for curve in plan.curves}
+    curves = {(curve.method, curve.budget, curve.seed): curve for curve in plan.curves}
     found: dict[Curve, list[ProbeResult]] = {curve: [] for curve in plan.curves}
     for training_id in store.training_ids():
         stored = store.training(training_id)
@@ -109,7 +109,8 @@ def every_stored_result(store: ObjectStore, plan: Plan) -> dict[Curve, list[Prob
             continue
         training = stored.training
         mask = training.mask
-        curve = curves.get((mask.method.name, training.epochs, training.start or "")) if mask else None
+        curve = curves.get((mask.method.label, training.epochs, training.seed)) if mask else None
+        # Its id tells whether it is of this schedule, recipe and data, and not of a curve with the same label.
         probe = plan.pruned(curve, mask.ratio) if curve and mask else None
         if curve is None or probe is None or probe.id != training_id:
             continue
@@ -190,7 +191,7 @@ class _Analysis:
                     threshold,
                     results=results,
                     dense=dense,
-                    search=self._plan.spec.search,
+                    search=self._plan.search,
                     num_examples=num_examples[threshold.task],
                 )
                 found.append(self._with_interval(one, threshold, results, dense))

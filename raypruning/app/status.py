@@ -51,12 +51,13 @@ class Status(NamedTuple):
             f"{self.name}: {self.state}{f' by {self.holder}' if self.holder else ''}; "
             f"{self.num_done} probes done, {self.num_failed} failed, {self.num_waiting} waiting"
         ]
+        width = max((len(row.curve.label) for row in self.curves), default=0)
         for row in self.curves:
             between = (
                 f"{row.weakest_task} between {row.bracket.low:.4f} and {row.bracket.high:.4f}" if row.bracket else ""
             )
             state = f"{row.num_open} open" if row.num_open else "closed" if row.num_done else "not begun"
-            lines.append(f"  {row.curve.label:<32} {row.num_done:>3} probes  {state:<10} {between}".rstrip())
+            lines.append(f"  {row.curve.label:<{width}} {row.num_done:>3} probes  {state:<10} {between}".rstrip())
         return "\n".join(lines)
 
 

@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved, Setting
 from raypruning.app.results import collect, read_record, stored_results, write_record
+from raypruning.core.identity import rewind_point
 from raypruning.core.plan import Plan, asked_probes
 from raypruning.core.ports import Executor, ProbeJob, Tracker
 from raypruning.core.records import Probe, ProbeResult, SweepResults, SweepSpec, Task
 from raypruning.datasets.resolve import open_dataset
-from raypruning.errors import ResourceError, StorageFullError
+from raypruning.errors import RaypruningError, ResourceError, StorageFullError
 from raypruning.runtime import leases
 from raypruning.runtime.dispatcher import Dispatcher
 from raypruning.runtime.store import ObjectStore, open_store
@@ -79,7 +81,9 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
     for notice in setting.notices:
         watcher.say(notice)
     plan = make_plan(spec, setting)
-    store = open_store(setting.storage)  # After the plan: missing data leaves no empty storage behind.
+    if not _was_begun(spec, setting):
+        check_methods(plan, setting)
+    store = open_store(setting.storage)  # After the checks: what is refused leaves no empty storage behind.
     if setting.fresh:
         start_over(store, spec.name)
     with ExitStack() as stack:
@@ -109,6 +113,14 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
         report = write_report(store, answer)
     return Finished(answer, report, tracker.problems)
+
+
+def _was_begun(spec: SweepSpec, setting: Setting) -> bool:
+    """Whether the storage has this very sweep, which then passed the checks that it began with."""
+    try:
+        return read_record(open_store(setting.storage, read_only=True), spec.name).spec == spec
+    except RaypruningError:  # No sweep, no storage, or one that cannot be read: the sweep will say so itself.
+        return False
 
 
 def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker, watcher: Watcher) -> Dispatcher:
@@ -217,11 +229,13 @@ def start_over(store: ObjectStore, name: str) -> None:
 
 
 def asked_ids(store: ObjectStore, name: str) -> set[str]:
-    """Trainings that a sweep asked for, finished or not; none for a sweep that does not exist."""
+    """Trainings a sweep asked for, and those they go back to, finished or not; none if there is no such sweep."""
     if name not in store.sweep_names():
         return set()
     record = read_record(store, name)
-    return {probe.id for probe in asked_probes(record.plan, stored_results(store, record))}
+    trainings = [probe.training for probe in asked_probes(record.plan, stored_results(store, record))]
+    points = {rewind_point(training).id for training in trainings if training.rewind_epochs is not None}
+    return points | {training.id for training in trainings}
 
 
 def _take_lease(store: ObjectStore, name: str, watcher: Watcher, stack: ExitStack) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -11,6 +13,7 @@ from raypruning.app.request import resolve_storage, resolve_tracking_uri
 from raypruning.app.results import read_record
 from raypruning.app.sweep import wanted_checkpoints
 from raypruning.errors import SpecError
+from raypruning.runtime.signals import StopOnSignal
 from raypruning.runtime.store import ObjectStore
 
 UI_PORT = 5000
@@ -48,7 +51,7 @@ def chart_link(store: ObjectStore, names: Sequence[str], *, port: int = UI_PORT)
 
 
 def serve_ui(*, storage: str | None, tracking_uri: str | None, port: int) -> int:
-    """Run MLflow's server on loopback until it ends. Returns its exit code."""
+    """Run MLflow's server on loopback until it ends. Returns its exit code; raises Interrupted on a signal."""
     from raypruning.runtime.mlflow_tracker import database_file, serve
 
     uri = resolve_tracking_uri(tracking_uri, storage=resolve_storage(storage))
@@ -58,9 +61,12 @@ def serve_ui(*, storage: str | None, tracking_uri: str | None, port: int) -> int
     if file is not None and not file.exists():
         raise SpecError(f"there is no MLflow database at {file}: run a sweep first, or name its --storage")
     command = serve(uri, port=port)
-    with subprocess.Popen(command.argv, env={**os.environ, **command.env}) as server:
-        try:
+    # In a session of its own: MLflow's server has children, which end with it when the whole group is told to.
+    server = subprocess.Popen(command.argv, env={**os.environ, **command.env}, start_new_session=True)
+    try:
+        with StopOnSignal():
             return server.wait()
-        except KeyboardInterrupt:
-            server.terminate()
-            return server.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()

@@ -7,10 +7,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from raypruning.core.records import DataChoice, Mask, ModelChoice, Recipe, Training
+from raypruning.core.records import DataChoice, Gradual, Mask, ModelChoice, Recipe, Training
 
 # Raised when the same inputs would give other weights, so that old results are not taken for new ones.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 def canonical_json(value: object) -> str:
@@ -38,8 +38,17 @@ def make_training(
     seed: int,
     mask: Mask | None = None,
     start: str | None = None,
+    rewind_epochs: int | None = None,
+    stop_epochs: int | None = None,
+    gradual: Gradual | None = None,
 ) -> Training:
     """A training with its id. The dataset's name and place are no part of the id: its fingerprint is."""
+    # Only what is asked for, so that a field added later leaves the ids of old results alone.
+    extra = {
+        "rewind_epochs": rewind_epochs,
+        "stop_epochs": stop_epochs,
+        "gradual": gradual.model_dump(mode="json") if gradual else None,
+    }
     identity = {
         "version": TRAINING_VERSION,
         "model": model.model_dump(mode="json"),
@@ -49,6 +58,7 @@ def make_training(
         "seed": seed,
         "mask": mask.model_dump(mode="json") if mask else None,
         "start": start,
+        **{key: value for key, value in extra.items() if value is not None},
     }
     return Training(
         id=fingerprint(identity),
@@ -60,6 +70,22 @@ def make_training(
         seed=seed,
         mask=mask,
         start=start,
+        rewind_epochs=rewind_epochs,
+        stop_epochs=stop_epochs,
+        gradual=gradual,
+    )
+
+
+def rewind_point(training: Training) -> Training:
+    """What a rewinding training goes back to: the dense training of its recipe and seed, broken off there."""
+    return make_training(
+        model=training.model,
+        data=training.data,
+        data_fingerprint=training.data_fingerprint,
+        recipe=training.recipe,
+        epochs=training.recipe.epochs,
+        seed=training.seed,
+        stop_epochs=training.rewind_epochs,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from raypruning.core.records import Curve, Evaluation, Potential, PotentialStatus, ProbeResult, SearchSpec
 from raypruning.core.search.brackets import bracket, is_monotone, is_narrow
+from raypruning.core.search.chain import is_settled
 from raypruning.core.search.grid import grid_ratios
+
+Z_ONE_SIDED_5_PERCENT = 1.645
 
 
 class Threshold(NamedTuple):
@@ -29,6 +32,29 @@ def is_within(pruned: Evaluation, dense: Evaluation, *, delta: float) -> bool:
     if pruned.num_wrong is not None and dense.num_wrong is not None:
         return pruned.num_wrong - dense.num_wrong <= num_lost_allowed(delta, pruned.num_examples)
     return Decimal(repr(pruned.error)) - Decimal(repr(dense.error)) <= Decimal(repr(delta))
+
+
+def is_beyond_noise(pruned: Evaluation, dense: Evaluation, *, delta: float) -> bool:
+    """Whether the error is above the threshold by more than the images that both happen to have drawn explain.
+
+    One-sided, at 5 %. The variance of the difference of two counts on the same images is at most the number of images
+    that only one of both has wrong (McNemar's test), which is at most the sum of the counts. Where the metric does not
+    count, whatever is above the threshold is.
+    """
+    if pruned.num_wrong is None or dense.num_wrong is None:
+        return not is_within(pruned, dense, delta=delta)
+    excess = pruned.num_wrong - dense.num_wrong - num_lost_allowed(delta, pruned.num_examples)
+    return excess > Z_ONE_SIDED_5_PERCENT * math.sqrt(pruned.num_wrong + dense.num_wrong)
+
+
+def clear_failures(results: Sequence[ProbeResult], dense: ProbeResult, threshold: Threshold) -> frozenset[float]:
+    """Asked ratios that were measured to be beyond the threshold by more than noise."""
+    task, delta = threshold
+    return frozenset(
+        result.probe.ratio
+        for result in results
+        if result.is_done and is_beyond_noise(result.evaluations[task], dense.evaluations[task], delta=delta)
+    )
 
 
 def outcomes_by_ratio(results: Sequence[ProbeResult], dense: ProbeResult, threshold: Threshold) -> dict[float, bool]:
@@ -55,6 +81,7 @@ def potential(
     Args:
         results: of this curve's probes, done or failed, in any order.
         dense: the parent's result; None or failed when there is none, which leaves everything open.
+        search: of the plan (`Plan.search`): that of a chain knows its links.
 
     Returns: a potential without interval. Its ratio is always one that was measured; 0 is the dense network.
 
@@ -64,7 +91,7 @@ def potential(
     common = {"curve": curve, "task": threshold.task, "delta": threshold.delta}
     if dense is None or not dense.is_done:
         return Potential(**common, status="open", ratio=None, num_examples=num_examples, num_lost_allowed=allowed)
-    outcomes = outcomes_by_ratio(results, dense, threshold)
+    outcomes, clear = outcomes_by_ratio(results, dense, threshold), clear_failures(results, dense, threshold)
     done = sorted((r for r in results if r.is_done), key=lambda r: (r.ratio_reached, r.probe.ratio))
     passing = [r for r in done if outcomes[r.probe.ratio]]
     best = passing[-1] if passing else dense
@@ -73,7 +100,7 @@ def potential(
     first_failing = min(failing, default=math.inf)
     return Potential(
         **common,
-        status=_status(outcomes, search=search),
+        status="open" if _is_cut_off(results, outcomes, clear, search=search) else _status(outcomes, search=search),
         ratio=ratio,
         ratio_first=max((r.ratio_reached for r in passing if r.ratio_reached < first_failing), default=0.0),
         next_ratio=min((r for r in failing if r > ratio), default=None),
@@ -83,6 +110,16 @@ def potential(
         num_lost_allowed=allowed,
         training=best.probe.training.id,
     )
+
+
+def _is_cut_off(
+    results: Sequence[ProbeResult], outcomes: Mapping[float, bool], clear: Collection[float], *, search: SearchSpec
+) -> bool:
+    """Whether a crash ended a chain before this threshold was settled."""
+    if search.strategy != "chain":
+        return False
+    is_broken = any(not result.is_done and result.probe.ratio in search.ratios for result in results)
+    return is_broken and not is_settled(outcomes, clear, links=search.ratios)
 
 
 def _status(outcomes: Mapping[float, bool], *, search: SearchSpec) -> PotentialStatus:

@@ -35,12 +35,11 @@ def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
     """The state of one curve's search."""
     known = results_of(plan, curve, results)
     dense = results.get(plan.parent(curve.seed).id)
-    search = plan.spec.search
+    search = plan.search
     step = walk(plan, curve, results)
     limit = math.inf if (share := plan.max_probes(curve)) is None else share
     if dense is None or not dense.is_done:
-        expected = 1 + _num_halvings(Bracket(search.low, search.high, False), search=search)
-        expected = len(grid_ratios(search)) if search.strategy == "grid" else expected
+        expected = _num_from_the_start(plan)
         return CurveProgress(curve, "", None, len(plan.thresholds), 0, int(min(expected, limit)))
     brackets = {
         threshold: bracket(outcomes_by_ratio(known, dense, threshold), top=search.high) for threshold in plan.thresholds
@@ -49,6 +48,10 @@ def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
     wide = [one for one in brackets.values() if not is_over and not is_narrow(one, resolution=search.resolution)]
     # A grid asks for all it will ever want at once.
     halvings = [] if search.strategy == "grid" else [_num_halvings(one, search=search) for one in wide]
+    if any(probe.place == "link" for probe in step.missing):
+        # It may stop before its last link, and refine then: about as many probes as it has links left.
+        num_links = sum(result.probe.place == "link" for result in known)
+        halvings = [len(plan.links) - num_links]
     lowest = min(brackets, key=lambda threshold: (brackets[threshold].low, brackets[threshold].high))
     return CurveProgress(
         curve,
@@ -58,6 +61,16 @@ def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
         len(known),
         int(min(len(known) + max([len(step.missing), *halvings]), limit)),
     )
+
+
+def _num_from_the_start(plan: Plan) -> int:
+    """Probes of a curve, before anything is known of it."""
+    search = plan.search
+    if search.strategy == "grid":
+        return len(grid_ratios(search))
+    if search.strategy == "chain":
+        return len(plan.links)
+    return 1 + _num_halvings(Bracket(search.low, search.high, False), search=search)
 
 
 def _num_halvings(one: Bracket, *, search: SearchSpec) -> int:

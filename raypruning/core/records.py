@@ -8,98 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Record(BaseModel):
-    """Parent of all records: frozen, no unknown fields, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
-Seconds = Mapping[str, float]  # phase -> seconds; phases: train, prune, evaluate, load, save
-
-
-class Numerics(Record):
-    """What else changes the bits of a training. Threads count on CPU only."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    threads: Annotated[int, Field(ge=1)] = 1
-
-
-class Recipe(Record):
-    """How a network is trained, and retrained after a prune. Epochs are counted in the schedule of the dense training.
-
-    Attributes:
-        epochs: of the dense training; a retraining takes its budget instead.
-        learning_rate_schedule: `step` multiplies by `gamma` at each of `milestones` (epochs); `poly` is
-            (1 - t/T)^`poly_power`; `cosine` is half a cosine to zero. All are stepped per iteration, and begin with a
-            linear warm-up from 0 over `warmup_epochs`.
-        retrain_schedule: `scaled` runs the whole schedule, compressed into the budget (learning-rate rewinding; the
-            paper's when the budget equals `epochs`); `tail` runs the last `budget` epochs of it (Renda et al. 2020);
-            `constant` stays at the rate with which the dense training began its last epoch (fine-tuning).
-        l1_penalty, l2_penalty: added to the loss as penalty * sum |w| or penalty * sum w^2 over the weights of prunable
-            layers. `weight_decay` is the optimiser's, on all parameters.
-        augmentation: `default` is the dataset's own.
-        keep: which epoch's weights are the checkpoint: the last (the paper's) or the best on validation.
-    """
-
-    epochs: Annotated[int, Field(ge=1)]
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)]
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    learning_rate_schedule: Literal["constant", "step", "poly", "cosine"] = "step"
-    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-    poly_power: Annotated[float, Field(gt=0)] = 0.9
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    retrain_schedule: Literal["scaled", "tail", "constant"] = "scaled"
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    l1_penalty: Annotated[float, Field(ge=0)] = 0.0
-    l2_penalty: Annotated[float, Field(ge=0)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    augmentation: Literal["default", "none", "crop_flip", "resized_crop_flip"] = "default"
-    keep: Literal["last", "best"] = "last"
-    numerics: Numerics = Numerics()
-
-
-class DataChoice(Record):
-    """A dataset by name, and what is taken of it. None means all, or as it is.
-
-    Attributes:
-        train_images, test_images: a class-balanced part of so many images.
-        image_size: the side in pixels the images are brought to.
-    """
-
-    name: str
-    train_images: Annotated[int, Field(ge=1)] | None = None
-    test_images: Annotated[int, Field(ge=1)] | None = None
-    image_size: Annotated[int, Field(ge=1)] | None = None
-
-
-class ModelChoice(Record):
-    """A model by name, and its options (such as `stem`)."""
-
-    name: str
-    options: Mapping[str, bool | int | float | str] = {}
-
-
-class MethodChoice(Record):
-    """A method by name, and its parameters."""
-
-    name: str
-    parameters: Mapping[str, bool | int | float | str] = {}
-
-
-class Mask(Record):
-    """What is removed before a training: by which method, and which fraction of the model's parameters is asked for."""
-
-    method: MethodChoice
-    ratio: Ratio
+# In a module of their own for its size; they are records as the others are, and asked for here.
+from raypruning.core.choices import DataChoice as DataChoice
+from raypruning.core.choices import Gradual as Gradual
+from raypruning.core.choices import Mask as Mask
+from raypruning.core.choices import MethodChoice as MethodChoice
+from raypruning.core.choices import ModelChoice as ModelChoice
+from raypruning.core.choices import Numerics as Numerics
+from raypruning.core.choices import Ratio as Ratio
+from raypruning.core.choices import Recipe as Recipe
+from raypruning.core.choices import Record as Record
+from raypruning.core.choices import Schedule as Schedule
 
 
 class Training(Record):
@@ -109,7 +30,12 @@ class Training(Record):
         id: hash of all that changes the weights (see `identity.training_id`).
         data_fingerprint: of the images; the place they lie at is no part of it.
         mask: None for a dense network.
-        start: id of the training whose weights it begins from; None for a fresh initialisation.
+        start: id of the training whose weights it begins from, and whose masks it keeps; None for a fresh
+            initialisation.
+        rewind_epochs: the masks are chosen on the weights of `start`, then what is left goes back to the weights of
+            the dense training of this recipe and seed after so many epochs; None does not go back.
+        stop_epochs: the schedule of `epochs` is broken off after so many; None runs all of it.
+        gradual: the mask is reached while training; None reaches it before.
     """
 
     id: str
@@ -121,6 +47,9 @@ class Training(Record):
     seed: Annotated[int, Field(ge=0)]
     mask: Mask | None = None
     start: str | None = None
+    rewind_epochs: Annotated[int, Field(ge=0)] | None = None
+    stop_epochs: Annotated[int, Field(ge=0)] | None = None
+    gradual: Gradual | None = None
 
 
 class Task(Record):
@@ -153,6 +82,8 @@ class Checkpoint(Record):
         ratio_asked, ratio_reached: 1 - non-zeros / parameters, as asked for and as it came out; 0 when dense.
         num_nonzero: parameters that the masks leave; a weight that is 0 by chance counts as left.
         macs, macs_dense: multiply-adds for one image, under the masks and without them.
+        macs_on_paths: of `macs`, those with a weight that lies on a path from the image to the answer.
+        dead_layers: prunable layers that the answer no longer depends on.
     """
 
     uri: str
@@ -165,6 +96,8 @@ class Checkpoint(Record):
     num_prunable: int
     macs: int
     macs_dense: int
+    macs_on_paths: int | None = None
+    dead_layers: tuple[str, ...] = ()
 
 
 class Epoch(Record):
@@ -189,12 +122,16 @@ class Provenance(Record):
 
 
 class TrainingResult(Record):
-    """The content of training.json: written last, it commits the training."""
+    """The content of training.json: written last, it commits the training.
+
+    Attributes:
+        seconds: wall time by phase: train, prune, evaluate, load, save.
+    """
 
     training: Training
     checkpoint: Checkpoint
     history: tuple[Epoch, ...] = ()
-    seconds: Seconds = {}
+    seconds: Mapping[str, float] = {}
     provenance: Provenance = Provenance()
 
 
@@ -226,20 +163,24 @@ class Curve(Record):
     """Error against ratio: a label for a row of probes, never part of an identity.
 
     The dense parent and its retrained controls are curves as well, with method `dense`: one probe at ratio 0 each.
+
+    Attributes:
+        method: the label of its `MethodChoice`.
     """
 
     model: str
     dataset: str
     method: str
-    schedule: Literal["one_shot"] = "one_shot"
+    schedule: Literal["one_shot", "iterative", "gradual"] = "one_shot"
     budget: Annotated[int, Field(ge=0)]
     seed: int
 
     @property
     def label(self) -> str:
-        """Such as `wt, 2 epochs, seed 0`, for people."""
+        """Such as `wt, 2 epochs, seed 0` or `wt, iterative, 2 epochs, seed 0`, for people."""
         epochs = "epoch" if self.budget == 1 else "epochs"
-        return f"{self.method}, {self.budget} {epochs}, seed {self.seed}"
+        schedule = "" if self.schedule == "one_shot" or self.is_dense else f"{self.schedule}, "
+        return f"{self.method}, {schedule}{self.budget} {epochs}, seed {self.seed}"
 
     @property
     def is_dense(self) -> bool:
@@ -251,11 +192,17 @@ DENSE = "dense"
 
 
 class Probe(Record):
-    """One point of a curve, one trial: a training, and its evaluation on every task."""
+    """One point of a curve, one trial: a training, and its evaluation on every task.
+
+    Attributes:
+        place: in a chain; `link`, or `branch`: begun from a link to see what lies below the next one, and followed by
+            nothing. None outside of a chain.
+    """
 
     curve: Curve
     ratio: Ratio
     training: Training
+    place: Literal["link", "branch"] | None = None
 
     @property
     def id(self) -> str:
@@ -284,7 +231,7 @@ class ProbeResult(Record):
     status: Literal["done", "failed"]
     result: TrainingResult | None = None
     evaluations: Mapping[str, Evaluation] = {}
-    seconds: Seconds = {}
+    seconds: Mapping[str, float] = {}
     attempts: int = 1
     failure: Failure | None = None
     is_new: bool = False
@@ -389,7 +336,7 @@ class Cost(Record):
     num_evaluated: int
     num_failed: int
     epochs: int
-    seconds: Seconds
+    seconds: Mapping[str, float]
     wall_seconds: float
 
 
@@ -397,7 +344,9 @@ class SearchSpec(Record):
     """How ratios are chosen: see `core.search`.
 
     Attributes:
-        low, high: the range of ratios that are tried; 0 (dense) always counts.
+        strategy: `bisect`, `grid`, or `chain`, which an iterative schedule has and no other.
+        low, high: the range of ratios that are tried; 0 (dense) always counts. That of a chain is from 0 to its last
+            link.
         resolution: a bracket is narrow enough when what is kept above it is within this fraction of what is kept below.
         probes_per_round: ratios asked for at once on each curve; fixed, so that no answer depends on the workers.
         ratios: of the strategy `grid`.
@@ -442,7 +391,7 @@ class SweepSpec(Record):
     deltas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.005,)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     budgets: tuple[Annotated[int, Field(ge=0)], ...]
-    schedule: Literal["one_shot"] = "one_shot"
+    schedule: Schedule = Schedule()
     search: SearchSpec = SearchSpec()
     recipe: Recipe
     resources: Resources = Resources()

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raypruning.core.records import Record, SweepSpec
+from raypruning.core.records import MethodChoice, Record, SweepSpec
+from raypruning.core.schedule import problems
 from raypruning.core.search.axis import position, ratio_at
 from raypruning.core.search.strategy import STRATEGY_NAMES
 from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
@@ -62,17 +63,61 @@ def with_settings(raw: Mapping[str, Any], settings: Iterable[str]) -> Raw:
 
 
 def expanded(raw: Mapping[str, Any]) -> Raw:
-    """`raw` without short forms: a model, dataset, method or recipe by its name alone becomes a table."""
+    """`raw` without short forms: a model, dataset, method, recipe or schedule by its name alone becomes a table.
+
+    Raises: SpecError: a method's short form that cannot be read.
+    """
     result = copy.deepcopy(dict(raw))
     if isinstance(result.get("model"), str):
         result["model"] = {"name": result["model"]}
     if "dataset" in result and isinstance(result.get("data", {}), Mapping):
         result["data"] = merged(result.get("data", {}), {"name": result.pop("dataset")})
     if isinstance(result.get("methods"), list):
-        result["methods"] = [{"name": method} if isinstance(method, str) else method for method in result["methods"]]
+        result["methods"] = [_method_table(one) if isinstance(one, str) else one for one in result["methods"]]
     if isinstance(result.get("recipe"), str):
         result["recipe"] = {"base": result["recipe"]}
+    if isinstance(result.get("schedule"), str):
+        result["schedule"] = {"kind": result["schedule"]}
     return result
+
+
+def _method_table(text: str) -> Raw:
+    """A method as it is labelled: `wt`, or `wt:rules=paper,skip=conv1+fc2`.
+
+    A value is a TOML number or boolean, a list where it holds a plus, a table where all of the list is `key*number`,
+    and a string otherwise.
+    """
+    name, has_parameters, rest = text.partition(":")
+    parameters: Raw = {}
+    for part in rest.split(",") if has_parameters else ():
+        key, separator, value = (word.strip() for word in part.partition("="))
+        if not (name.strip() and key and separator and value):
+            raise SpecError(f"method {text!r}: must look like wt, or like wt:rules=paper,skip=conv1+fc2")
+        if key in parameters:
+            raise SpecError(f"method {text!r}: {key} is given twice")
+        parameters[key] = _method_value(value)
+    return {"name": name.strip(), "parameters": parameters} if parameters else {"name": text.strip()}
+
+
+def _method_value(text: str) -> object:
+    number = _toml_scalar(text)
+    if number is not None:
+        return number
+    parts = text.split("+")
+    pairs = [part.rpartition("*") for part in parts]
+    weights = [_toml_scalar(weight) for _, _, weight in pairs]
+    if all(key for key, _, _ in pairs) and all(isinstance(one, int | float) for one in weights):
+        return {key: weight for (key, _, _), weight in zip(pairs, weights, strict=True)}
+    return parts if len(parts) > 1 else text
+
+
+def _toml_scalar(text: str) -> bool | int | float | None:
+    """A number or boolean as TOML has it; None for anything else."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None
+    return value if isinstance(value, bool | int | float) else None
 
 
 def build_spec(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
@@ -85,7 +130,11 @@ def build_spec(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Map
 
     Raises: SpecError, one line with the field, what is allowed and what to write.
     """
-    normal = _with_recipe(expanded(raw), source=source, recipes=recipes)
+    try:
+        short = expanded(raw)
+    except SpecError as error:
+        raise SpecError(f"{source}: {error}") from None
+    normal = _with_chain(_with_recipe(short, source=source, recipes=recipes))
     try:
         spec = SweepSpec.model_validate(normal)
     except ValidationError as error:
@@ -124,6 +173,13 @@ def _with_recipe(raw: Raw, *, source: str, recipes: Mapping[str, Mapping[str, An
     if not isinstance(base, str) or base not in recipes:
         raise UnknownNameError(f"{source}: {unknown_name_message('recipe', str(base), recipes)}")
     return {**raw, "recipe": merged(recipes[base], recipe)}
+
+
+def _with_chain(raw: Raw) -> Raw:
+    """An iterative schedule brings its search strategy along, since there is no other for it."""
+    schedule, search = raw.get("schedule"), raw.get("search", {})
+    is_iterative = isinstance(schedule, Mapping) and schedule.get("kind") == "iterative"
+    return merged({"search": {"strategy": "chain"}}, raw) if is_iterative and isinstance(search, Mapping) else raw
 
 
 def _explain(error: ValidationError) -> str:
@@ -169,7 +225,7 @@ def _check(spec: SweepSpec, *, source: str) -> None:
 
     for field in ("methods", "tasks", "deltas", "seeds", "budgets"):
         values = getattr(spec, field)
-        names = [value.name if hasattr(value, "name") else value for value in values]
+        names = [value.label if isinstance(value, MethodChoice) else value for value in values]
         require(len(values) > 0, f"{field} must hold at least one value")
         require(len(set(names)) == len(names), f"{field} holds a value twice: {', '.join(map(str, names))}")
     require(
@@ -190,3 +246,8 @@ def _check(spec: SweepSpec, *, source: str) -> None:
     late = [milestone for milestone in spec.recipe.milestones if milestone >= epochs]
     require(not late, f"recipe.milestones must lie before the last of {epochs} epochs, got {late}")
     require(spec.recipe.warmup_epochs < epochs, f"recipe.warmup_epochs must be fewer than the {epochs} epochs")
+    try:
+        problem = next(problems(spec), None)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{source}: {error}") from None
+    require(problem is None, problem or "")

@@ -1,134 +1,136 @@
-"""Scopes: from scores to masks. Counts are exact, and equal scores keep the lower index.
+"""Scopes: in which order units go, over all layers together or fairly between them.
 
-The count of removed parameters that a scope is given is out of all parameters of the network.
+Each scope gives every unit a time; units go in the order of their times until the asked ratio is reached. A fraction
+"of a layer" is that of its units: the i-th of n to go has gone by the fraction (i + 1/2) / n, so that counts are
+rounded to the nearest.
 """
 
-# O out, I in channels, S all scores
+# U units of a layer, T grid points
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raypruning.errors import MethodError
-from raypruning.methods.dead_channels import PathWalker
-from raypruning.methods.method import Masks, Network
+from raypruning.errors import SpecError
+from raypruning.methods.method import Network, Scope, Units
+from raypruning.methods.paper_rules import bound_factor, num_distinct
+from raypruning.methods.ranking import removal_order
+from raypruning.models.layers import layer_positions
+
+# Relative error bounds that are told apart; units of a layer that go at the same one go in the order of their scores.
+_ERROR_BOUNDS_T = np.geomspace(1e-4, 1e8, 400)
 
 
-def keep_highest(scores_S: Tensor, num_keep: int) -> Tensor:
-    """True at the `num_keep` highest scores; among equal ones the lower index is kept.
+def make_scope(name: str, parameters: Mapping[str, object]) -> Scope:
+    """The scope of that name. `parameters`: `map` of map; `of_alive` of layer."""
+    return _MAKERS[name](parameters)
 
-    Raises: MethodError: a score is NaN, so no order exists.
-    Source: the tie rule of jaxpruner, mask_calculator.py.
+
+def _global(parameters: Mapping[str, object]) -> Scope:
+    """All units of all layers in the order of their scores."""
+
+    def times(network: Network, units: Mapping[str, Units]) -> dict[str, Tensor]:
+        return {name: own.scores_U for name, own in units.items()}
+
+    return times
+
+
+def _layer(parameters: Mapping[str, object]) -> Scope:
+    """The same fraction of every layer: of all its units, or `of_alive` of those that an earlier prune left."""
+    is_of_alive = parameters.get("of_alive", False) is True
+
+    def times(network: Network, units: Mapping[str, Units]) -> dict[str, Tensor]:
+        return {name: _fractions(own.scores_U, is_of_alive=is_of_alive) for name, own in units.items()}
+
+    return times
+
+
+def _erk(parameters: Mapping[str, object]) -> Scope:
+    """Densities in proportion to the sum of a layer's dimensions over their product, none above 1.
+
+    Source: Evci et al. 2020 (RigL), section 3, Erdos-Renyi-Kernel.
     """
-    if bool(torch.isnan(scores_S).any()):
-        raise MethodError("a score is NaN, so there is no order to prune by")
-    if num_keep <= 0 or num_keep >= scores_S.numel():
-        return torch.full_like(scores_S, num_keep > 0, dtype=torch.bool)
-    flat = scores_S.flatten()
-    threshold = flat.kthvalue(flat.numel() - num_keep + 1).values if flat.is_cuda else _nth_highest(flat, num_keep)
-    keep = flat > threshold
-    ties = (flat == threshold).nonzero().flatten()
-    keep[ties[: num_keep - int(keep.sum())]] = True
-    return keep.view_as(scores_S)
+
+    def times(network: Network, units: Mapping[str, Units]) -> dict[str, Tensor]:
+        found = {}
+        for name, own in units.items():
+            shape = network.weight(name).shape
+            # A unit goes when the density epsilon * raw falls below what is left of its layer: epsilon = left / raw.
+            raw = sum(shape) / math.prod(shape)
+            found[name] = -(1.0 - _fractions(own.scores_U)) / raw
+        return found
+
+    return times
 
 
-def global_weights(network: Network, scores: Mapping[str, Tensor], num_remove: int) -> Masks:
-    """Remove exactly `num_remove` weights, the lowest of all prunable layers together; biases and norms stay.
+def _map(parameters: Mapping[str, object]) -> Scope:
+    """A layer's fraction is in proportion to its number in `map`, 1 where it is not named; 0 keeps a layer whole."""
+    weights = parameters.get("map")
+    if not isinstance(weights, Mapping) or not weights or min(weights.values()) < 0:
+        raise SpecError("scope map needs map, numbers from 0 by layer, such as map = {conv1 = 0.5}")
 
-    Raises: MethodError: more is asked for than the prunable layers hold.
+    def times(network: Network, units: Mapping[str, Units]) -> dict[str, Tensor]:
+        unknown = sorted(set(weights) - set(network.all_layers))
+        if unknown:
+            raise SpecError(f"map: there is no prunable layer {unknown[0]!r}: {', '.join(network.all_layers)}")
+        return {
+            name: _fractions(own.scores_U) / weight
+            if (weight := float(weights.get(name, 1.0))) > 0
+            else torch.full_like(own.scores_U, math.inf)
+            for name, own in units.items()
+        }
+
+    return times
+
+
+def _error_bound(parameters: Mapping[str, object]) -> Scope:
+    """The same bound on the relative error of every layer's output; needs sensitivities as scores.
+
+    Source: Liebenwein et al. 2020 (PFP), section 4; a unit's time is the bound from which on it is not needed.
     """
-    sizes = {name: score.numel() for name, score in scores.items()}
-    num_prunable = sum(sizes.values())
-    if num_remove > num_prunable:
-        num_params = sum(parameter.numel() for parameter in network.model.parameters())
-        raise MethodError(
-            f"a ratio of {num_remove / num_params:.4f} cannot be reached: only {num_prunable} of {num_params} "
-            f"parameters can be removed; set search.high to at most {math.floor(1e4 * num_prunable / num_params) / 1e4}"
-        )
-    flat_S = torch.cat([score.flatten() for score in scores.values()])
-    keep = keep_highest(flat_S, num_prunable - num_remove).split(list(sizes.values()))
-    return {f"{name}.weight": part.view_as(scores[name]) for (name, part) in zip(scores, keep, strict=True)}
+
+    def times(network: Network, units: Mapping[str, Units]) -> dict[str, Tensor]:
+        example = network.example_NCHW
+        positions = layer_positions(network.model, example.shape[1], example.shape[2])
+        found = {}
+        for name, own in units.items():
+            score_U = own.scores_U.double().clamp(min=0.0)  # -inf, gone, draws nothing
+            factor = bound_factor(positions[name], network.weight(name)[0, 0].numel())
+            kept_T = np.array([num_distinct(score_U.numpy(), factor, bound) for bound in _ERROR_BOUNDS_T])
+            # A unit with d better ones goes at the first bound that keeps d or fewer; counts only fall with the bound.
+            rank_U = _ranks(own.scores_U).numpy()
+            first_U = np.searchsorted(-kept_T, rank_U + 1 - len(rank_U), side="left")
+            times_U = np.append(_ERROR_BOUNDS_T, 2 * _ERROR_BOUNDS_T[-1])[first_U]
+            found[name] = torch.as_tensor(times_U * (1.0 + 1e-9 * rank_U))
+        return found
+
+    return times
 
 
-def uniform_filters(network: Network, scores: Mapping[str, Tensor], num_remove: int) -> Masks:
-    """Remove the same fraction of the filters of every layer but the last, at least one staying in each.
-
-    A filter goes with its bias, its norm's entries and the weights that read its output. The fraction is the one that
-    comes nearest to `num_remove` parameters: filters are coarse, so the reached count differs from it.
-
-    Raises: MethodError: even one filter a layer is more than may be left.
-    Source: FT of Lost in Pruning (section 4), with what is counted following skip connections instead of a chain.
-    """
-    names = list(scores)
-    ranked = {name: scores[name].argsort(descending=True, stable=True) for name in names[:-1]}
-    with PathWalker(network.model, network.example_NCHW) as walker:
-
-        def masks_at(fraction: float) -> Masks:
-            return _filter_masks(network, ranked, fraction=fraction, walker=walker)
-
-        best, most = masks_at(0.0), masks_at(1.0)
-        if num_removed(most) < num_remove:
-            num_params = sum(parameter.numel() for parameter in network.model.parameters())
-            raise MethodError(
-                f"a ratio of {num_remove / num_params:.4f} cannot be reached: with one filter left in each layer it is "
-                f"{num_removed(most) / num_params:.4f}; set search.high below it"
-            )
-        # Counts only grow with the fraction. Halve until no layer's count of filters changes in between.
-        fractions = _fractions_between_steps([len(order) for order in ranked.values()])
-        low, high = 0, len(fractions) - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            masks = masks_at(fractions[middle])
-            if num_removed(masks) <= num_remove:
-                low, best = middle, masks
-            else:
-                high, most = middle, masks
-    is_nearer = num_removed(most) - num_remove < num_remove - num_removed(best)
-    return most if is_nearer else best
+def _ranks(scores_U: Tensor) -> Tensor:
+    """0 for the lowest score; among equal ones the higher index is lower."""
+    order = removal_order(scores_U)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
 
 
-def num_removed(masks: Mapping[str, Tensor]) -> int:
-    """Parameters that the masks remove."""
-    return sum(int((~mask).sum()) for mask in masks.values())
+def _fractions(scores_U: Tensor, *, is_of_alive: bool = False) -> Tensor:
+    num_gone = int(torch.isneginf(scores_U).sum()) if is_of_alive else 0
+    left = max(1, len(scores_U) - num_gone)
+    rank_U = _ranks(scores_U) - num_gone
+    # A half unit is rounded to even, as torch's own pruning does: the odd ones go a trifle earlier.
+    return (rank_U.double() + 0.5 - 1e-9 * (rank_U % 2)) / left
 
 
-def _fractions_between_steps(num_filters: Sequence[int]) -> list[float]:
-    """One removed fraction for every set of counts that there is, from all filters kept to one a layer, ascending."""
-    # A layer's count, rounded, changes where half a filter more would go. Equal quotients are equal floats.
-    steps = sorted({(i + 0.5) / num for num in num_filters for i in range(num)})
-    return [0.0, *((a + b) / 2 for a, b in itertools.pairwise(steps)), 1.0]
-
-
-def _filter_masks(network: Network, ranked: Mapping[str, Tensor], *, fraction: float, walker: PathWalker) -> Masks:
-    parameters = dict(network.model.named_parameters())
-    masks: Masks = {}
-    for name in network.layers:
-        keep_O = torch.ones(parameters[f"{name}.weight"].shape[0], dtype=torch.bool)
-        if name in ranked:
-            num_keep = max(1, round((1.0 - fraction) * len(keep_O)))
-            keep_O[ranked[name][num_keep:].cpu()] = False
-        shape = parameters[f"{name}.weight"].shape
-        masks[f"{name}.weight"] = keep_O.view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
-        if f"{name}.bias" in parameters:
-            masks[f"{name}.bias"] = keep_O
-    dead = walker.dead({name: mask.to(parameters[name].device) for name, mask in masks.items()})
-    for name, dead_I in dead.inputs.items():
-        masks[f"{name}.weight"][:, dead_I.cpu()] = False
-    for name, dead_C in dead.norms.items():
-        for part in ("weight", "bias"):
-            if f"{name}.{part}" in parameters:
-                masks[f"{name}.{part}"] = ~dead_C.cpu()
-    return {name: mask for name, mask in masks.items() if not bool(mask.all())}
-
-
-def _nth_highest(flat: Tensor, num_keep: int) -> Tensor:
-    # numpy's introselect is twenty times faster than torch's kthvalue on a CPU.
-    values = flat.cpu().numpy()
-    index = len(values) - num_keep
-    return torch.as_tensor(np.partition(values, index)[index])
+_MAKERS: dict[str, Callable[[Mapping[str, object]], Scope]] = {
+    "global": _global,
+    "layer": _layer,
+    "erk": _erk,
+    "map": _map,
+    "error_bound": _error_bound,
+}
+SCOPE_NAMES = tuple(_MAKERS)

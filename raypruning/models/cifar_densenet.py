@@ -18,7 +18,7 @@ NUM_STAGES = 3
 
 
 class DenseLayer(nn.Module):
-    """The input with 12 more maps, computed from all of it, in front."""
+    """The input with 12 more maps, computed from all of it, behind."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class DenseLayer(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (N, in, H, W) to (N, in + 12, H, W)."""
-        return torch.cat([self.branch(maps), maps], dim=1)
+        return torch.cat([maps, self.branch(maps)], dim=1)
 
 
 def _transition(in_channels: int) -> nn.Sequential:

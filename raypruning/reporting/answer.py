@@ -113,7 +113,7 @@ class Control(NamedTuple):
 
 def method_names(results: SweepResults) -> list[str]:
     """Methods in the order of the sweep, then any other that has a potential; without the dense control."""
-    names = [method.name for method in results.spec.methods]
+    names = [method.label for method in results.spec.methods]
     names += [potential.curve.method for potential in results.potentials]
     return [name for name in dict.fromkeys(names) if name != DENSE]
 
@@ -272,10 +272,12 @@ def _nothing_known(results: SweepResults, rows: dict[str, dict[str, Standing]]) 
 
 
 def answer_context(results: SweepResults) -> str:
-    """What the answer is about: model, dataset, budget, seeds."""
+    """What the answer is about: model, dataset, schedule, budget, seeds."""
     spec = results.spec
+    schedule = wording.schedule(spec.schedule)
     seeds = "one seed" if len(spec.seeds) == 1 else f"mean over {len(spec.seeds)} seeds"
-    return f"{spec.model.name} on {spec.data.name}, {wording.epochs(largest_budget(results))}, {seeds}"
+    budget = wording.retraining(largest_budget(results), spec.schedule)
+    return ", ".join(filter(None, [f"{spec.model.name} on {spec.data.name}", schedule, budget, seeds]))
 
 
 # -- excess errors and controls --------------------------------------------------------------------------------------

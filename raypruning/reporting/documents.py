@@ -74,6 +74,8 @@ def _flat_probe(result: ProbeResult) -> JSON:
     return {
         **_flat_curve(result.probe.curve),
         "training": result.probe.id,
+        "start": result.probe.training.start,
+        "place": result.probe.place,
         "ratio_asked": result.probe.ratio,
         "ratio_reached": checkpoint.ratio_reached if checkpoint else None,
         "status": result.status,
@@ -135,7 +137,7 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
         low = {method: marked_weakest(row.values()) for method, row in rows.items()}
         shown += [one for row in rows.values() for one in row.values()]
         body = [[task.name, *(_potential_text(rows[m][task.name], low[m]) for m in methods)] for task in results.tasks]
-        title = f"Potential within {wording.points(delta)}, after {wording.epochs(budget)}"
+        title = f"Potential within {wording.points(delta)}, after {wording.retraining(budget, results.spec.schedule)}"
         blocks += [f"## {title}", _table(["task", *methods], body)]
     blocks += _listed([images_note(results, delta=delta), *potential_notes(shown)])
     return blocks + _excess_blocks(results, delta)

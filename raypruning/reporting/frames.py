@@ -65,6 +65,7 @@ SUMMARY_COLUMNS: Columns = {
 
 ERROR_COLUMNS: Columns = {
     **CURVE_COLUMNS,
+    "place": "string",  # in a chain: link, or branch: off the last good link; missing outside of chains
     "ratio_asked": "float64",
     "ratio_reached": "float64",  # missing when failed: nothing was measured
     "kept": "float64",
@@ -94,6 +95,7 @@ EXCESS_COLUMNS: Columns = {
 
 PROBE_COLUMNS: Columns = {
     **CURVE_COLUMNS,
+    "place": "string",
     "ratio_asked": "float64",
     "ratio_reached": "float64",
     "kept": "float64",
@@ -107,11 +109,14 @@ PROBE_COLUMNS: Columns = {
     "num_nonzero": "Int64",
     "macs": "Int64",
     "macs_dense": "Int64",
+    "macs_on_paths": "Int64",  # of macs, those that the answer depends on
+    "dead_layers": "string",
     "num_bytes": "Int64",
     "checkpoint": "string",
     "failure": "string",
     "failure_message": "string",
     "device": "string",
+    "start": "string",  # the training whose weights it began from
     "training": "string",
 }
 
@@ -247,11 +252,14 @@ def _probe_row(result: ProbeResult) -> Row:
         "num_nonzero": checkpoint.num_nonzero if checkpoint else None,
         "macs": checkpoint.macs if checkpoint else None,
         "macs_dense": checkpoint.macs_dense if checkpoint else None,
+        "macs_on_paths": checkpoint.macs_on_paths if checkpoint else None,
+        "dead_layers": (" ".join(checkpoint.dead_layers) or None) if checkpoint else None,
         "num_bytes": checkpoint.num_bytes if checkpoint else None,
         "checkpoint": checkpoint.uri if checkpoint else None,
         "failure": result.failure.kind if result.failure else None,
         "failure_message": result.failure.message if result.failure else None,
         "device": result.result.provenance.device if result.result else None,
+        "start": result.probe.training.start,
         "training": result.probe.id,
     }
 
@@ -292,6 +300,7 @@ def _probe(result: ProbeResult) -> Row:
     reached = result.ratio_reached if result.result else None
     return {
         **_curve(result.probe.curve),
+        "place": result.probe.place,
         "ratio_asked": result.probe.ratio,
         "ratio_reached": reached,
         "kept": _kept(reached),

@@ -117,13 +117,13 @@ def render_html(results: SweepResults) -> str:
             note=spec.note,
             context=answer_context(results),
             answer=answer_sentences(results),
-            epochs=wording.epochs(largest_budget(results)),
+            epochs=wording.retraining(largest_budget(results), results.spec.schedule),
             experiment_url=web_address(results.experiment_url),
             warnings=report_warnings(results),
             deltas=[_section(results, one) for one in spec.deltas],
             series=[{"name": name, "colour": colour} for name, colour in colours.items()],
             smaller_budgets=[
-                {"epochs": wording.epochs(budget), "dashes": dashes}
+                {"epochs": wording.retraining(budget, results.spec.schedule), "dashes": dashes}
                 for budget, dashes in zip(smaller, ("5 2", "2 1.6", *["1 1.4"] * len(smaller)), strict=False)
             ],
             num_seeds=len(spec.seeds),
@@ -287,7 +287,7 @@ def _compared_section(sweeps: Sequence[SweepResults], colours: Mapping[str, str]
     shown = [one for row in rows for one in row.standings if one is not None]
     top = max((position(one.ratio) for one in shown if one.ratio is not None), default=0.0)
     heads = [
-        Head(label, colours[label], scope=f"after {wording.epochs(largest_budget(one))}")
+        Head(label, colours[label], scope=f"after {wording.retraining(largest_budget(one), one.spec.schedule)}")
         for label, one in zip(colours, sweeps, strict=True)
     ]
     body = []

@@ -99,6 +99,14 @@ def report_warnings(results: SweepResults) -> list[str]:
         names = [f"{probe_label(p)} ({_reason(p)})" for p in failed[:3]]
         more = f", and {len(failed) - 3} more" if len(failed) > 3 else ""
         lines.append(f"{wording.count(len(failed), 'probe')} failed and measured nothing: {'; '.join(names)}{more}.")
+    dead = [p for p in results.probes if p.checkpoint is not None and p.checkpoint.dead_layers]
+    if dead:
+        names = [f"{probe_label(p)} ({_dead_layers(p)})" for p in dead[:3]]
+        more = f", and {len(dead) - 3} more" if len(dead) > 3 else ""
+        lines.append(
+            f"In {wording.count(len(dead), 'network')} whole layers have no part in the answer any more: "
+            f"{'; '.join(names)}{more}."
+        )
     lines += _few_images(results)
     return list(dict.fromkeys(lines))
 
@@ -114,6 +122,11 @@ def probe_label(result: ProbeResult) -> str:
 
 def _reason(result: ProbeResult) -> str:
     return result.failure.kind if result.failure else "no reason recorded"
+
+
+def _dead_layers(result: ProbeResult) -> str:
+    layers = result.checkpoint.dead_layers if result.checkpoint else ()
+    return ", ".join([*layers[:3], *([f"{len(layers) - 3} more"] if len(layers) > 3 else [])])
 
 
 def _named(tasks: Sequence[str], *, num_all: int) -> str:

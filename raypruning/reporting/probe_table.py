@@ -36,7 +36,9 @@ class ProbeRow(NamedTuple):
 
 def probe_heads(results: SweepResults) -> list[ProbeHead]:
     """The columns, with one for each task."""
-    texts = [ProbeHead("method", is_text=True), ProbeHead("epochs"), ProbeHead("seed"), ProbeHead("removed")]
+    texts = [ProbeHead("method", is_text=True), ProbeHead("epochs"), ProbeHead("seed")]
+    texts += [ProbeHead("in the chain", is_text=True)] if _has_chain(results) else []
+    texts.append(ProbeHead("removed"))
     tasks = [ProbeHead(task.name) for task in results.tasks]
     return [
         *texts,
@@ -60,6 +62,7 @@ def probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
         ProbeCell(name),
         _number(str(result.probe.training.epochs), result.probe.training.epochs),
         _number(str(curve.seed), curve.seed),
+        *([ProbeCell(result.probe.place or "")] if _has_chain(results) else []),
         _ratio_cell(result),
         *(_number(wording.percent(one.error), one.error) if one else _number("", 2.0) for one in errors),
         _number(f"{wording.magnitude(checkpoint.macs)}", checkpoint.macs) if checkpoint else _number("", -1),
@@ -68,6 +71,10 @@ def probe_row(results: SweepResults, result: ProbeResult) -> ProbeRow:
         _checkpoint_cell(results, result),
     ]
     return ProbeRow(cells, not result.is_done)
+
+
+def _has_chain(results: SweepResults) -> bool:
+    return results.spec.schedule.kind == "iterative"
 
 
 def _number(text: str, value: float) -> ProbeCell:

@@ -118,7 +118,7 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
     }
     title = (
         f"Potential: the most that can be removed within {wording.points(delta)}, "
-        f"after {wording.epochs(largest_budget(results))}"
+        f"after {wording.retraining(largest_budget(results), results.spec.schedule)}"
     )
     table = _fitted(title, first=[("task", [task.name for task in results.tasks])], columns=columns, width=width)
     notes = [images_note(results, delta=delta), *potential_notes(shown)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raypruning.core.records import Schedule
+
 MINUS = "\N{MINUS SIGN}"
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 
@@ -82,6 +84,27 @@ def duration(seconds: float) -> str:
 def epochs(budget: int) -> str:
     """Such as `2 epochs of retraining`."""
     return "no retraining" if budget == 0 else f"{count(budget, 'epoch')} of retraining"
+
+
+def retraining(budget: int, schedule: Schedule) -> str:
+    """Such as `2 epochs of retraining`, `2 epochs of retraining for each link`, `60 epochs of training`."""
+    if schedule.from_scratch:
+        return f"{count(budget, 'epoch')} of training"
+    return f"{epochs(budget)} for each link" if schedule.kind == "iterative" else epochs(budget)
+
+
+def schedule(schedule: Schedule) -> str:
+    """Such as `pruned in a chain of the grid lost/resnet20`; empty for the plain one, once and then retrained."""
+    parts = []
+    if schedule.kind == "iterative":
+        num_links = schedule.steps or len(schedule.ratios)
+        which = f"the grid {schedule.grid}" if schedule.grid else count(num_links, "link")
+        parts.append(f"pruned in a chain of {which}")
+    elif schedule.kind == "gradual":
+        parts.append(f"pruned gradually while {'training from scratch' if schedule.from_scratch else 'retraining'}")
+    if schedule.rewind_epochs is not None:
+        parts.append(f"weights rewound to epoch {schedule.rewind_epochs}")
+    return ", ".join(parts)
 
 
 def listing(items: Sequence[str]) -> str:

@@ -25,19 +25,17 @@ from raypruning.core.records import (
     Checkpoint,
     Curve,
     Potential,
-    PotentialSummary,
     Probe,
     ProbeResult,
     Provenance,
     SweepResults,
     SweepSpec,
 )
+from raypruning.core.search.chain import chain_links
+from raypruning.runtime.mlflow_note import STEPS_PER_UNIT, experiment_note
 
-STEPS_PER_UNIT = 10_000  # MLflow's steps are integers: a hundredth of a percent is finer than most brackets
 TAG_LIMIT = 5_000  # characters; MLflow refuses tags beyond 8 000 bytes on some stores
 NOTE_LIMIT = 18_000  # MLflow refuses experiment tags beyond 20 000
-NOTE_ROWS = 60
-HEADLINE_ROWS = 4
 
 # Okabe and Ito 2008, and two of Paul Tol's: told apart by colour-blind readers, and dark enough on white.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
@@ -122,7 +120,7 @@ def curve_key(probe: Probe) -> str:
     The same sweep started again with another recipe or other data gives other curves, not more points on these.
     """
     training = probe.training
-    parts = {
+    parts: dict[str, object] = {
         "curve": probe.curve.model_dump(mode="json"),
         "model": training.model.model_dump(mode="json"),
         "data": training.data.model_dump(mode="json"),
@@ -130,12 +128,24 @@ def curve_key(probe: Probe) -> str:
         "recipe": training.recipe.model_dump(mode="json"),
         "method": training.mask.method.model_dump(mode="json") if training.mask else None,
     }
+    if training.rewind_epochs is not None:
+        parts["rewind_epochs"] = training.rewind_epochs
+    if training.gradual is not None:
+        parts["gradual"] = training.gradual.model_dump(mode="json")
     return fingerprint(parts)
 
 
 def parent_of(probe: Probe, results: Mapping[str, ProbeResult]) -> ProbeResult | None:
-    """The dense parent of a pruned probe, if it is among `results` (by training id); follows the links of a chain."""
+    """The dense parent of a pruned probe, if it is among `results` (by training id); follows the links of a chain.
+
+    What was pruned from scratch began from none: it is compared with that of its seed, model, data and recipe.
+    """
     start = probe.training.start
+    if start is None and probe.training.gradual is not None:
+        same = (probe.training.seed, probe.training.model, probe.training.data_fingerprint, probe.training.recipe)
+        dense = [result for result in results.values() if is_parent(result.probe.curve)]
+        trained = [(one, one.probe.training) for one in dense]
+        return next((one for one, t in trained if (t.seed, t.model, t.data_fingerprint, t.recipe) == same), None)
     while start is not None and start in results:
         if is_parent(results[start].probe.curve):
             return results[start]
@@ -149,11 +159,17 @@ def is_parent(curve: Curve) -> bool:
 
 
 def curve_name(curve: Curve) -> str:
-    """What the legend says: `wt · 2 epochs · seed 0`, `dense · seed 0`, `dense retrained · 2 epochs · seed 0`."""
+    """What the legend says: `wt · 2 epochs · seed 0`, `dense · seed 0`, `dense retrained · 2 epochs · seed 0`.
+
+    A schedule other than one_shot is named: `wt · iterative · 2 epochs · seed 0`.
+    """
     if is_parent(curve):
         return f"dense · seed {curve.seed}"
     epochs = f"{curve.budget} epoch{'' if curve.budget == 1 else 's'}"
-    return f"{'dense retrained' if curve.is_dense else curve.method} · {epochs} · seed {curve.seed}"
+    if curve.is_dense:
+        return f"dense retrained · {epochs} · seed {curve.seed}"
+    schedule = [] if curve.schedule == "one_shot" else [curve.schedule]
+    return " · ".join([curve.method, *schedule, epochs, f"seed {curve.seed}"])
 
 
 def color_family(params: Mapping[str, str]) -> tuple[str, ...]:
@@ -176,6 +192,10 @@ def curve_content(probe: Probe, *, sweep: str, start_ms: int | None = None) -> R
     params |= _flat("model", training.model.options) | _flat("data", training.data.model_dump(exclude={"name"}))
     if training.mask:
         params |= _flat("method", training.mask.method.parameters)
+    if training.rewind_epochs is not None:
+        params["rewind_epochs"] = str(training.rewind_epochs)
+    if training.gradual:
+        params |= _flat("gradual", training.gradual.model_dump(mode="json"))
     key = curve_key(probe)
     tags = {"kind": "curve", "sweep": sweep, CURVE_KEY: key, "data_fingerprint": training.data_fingerprint}
     return RunContent(
@@ -205,6 +225,8 @@ def probe_content(result: ProbeResult, *, sweep: str) -> RunContent:
     tags |= _SOURCE_TAGS | {"attempts": str(result.attempts), CURVE_KEY: curve_key(probe)}
     if probe.training.start:
         tags["start"] = probe.training.start
+    if probe.place:
+        tags["place"] = probe.place
     if result.failure:
         tags |= {"failure.kind": result.failure.kind, "failure.message": result.failure.message[:TAG_LIMIT]}
     content = RunContent(
@@ -274,7 +296,7 @@ def experiment_tags(spec: SweepSpec, results: SweepResults | None = None, *, cha
     first = "nominal" if "nominal" in spec.tasks else spec.tasks[0]
     return {
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.note.content": _note(spec, results, charts)[:NOTE_LIMIT],
+        "mlflow.note.content": experiment_note(spec, results, charts=charts)[:NOTE_LIMIT],
         "mlflow.experiment.primaryMetric.name": metric_name("error", first),
         "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
         "sweep": spec.name,
@@ -307,10 +329,17 @@ def _answer_tags(results: SweepResults, curve: Curve) -> dict[str, str]:
     return tags | {
         "deltas": " ".join(f"{delta:g}" for delta in spec.deltas),
         "search.strategy": spec.search.strategy,
-        "search.range": f"{spec.search.low:g} to {spec.search.high:g}",
+        "search.range": _range_in_words(spec),
         "search.resolution": f"{spec.search.resolution:g}",
         "storage": results.storage,
     }
+
+
+def _range_in_words(spec: SweepSpec) -> str:
+    links = chain_links(spec.schedule, spec.search)
+    if links:
+        return f"a chain of {len(links)} links to {links[-1].ratio:g}"
+    return f"{spec.search.low:g} to {spec.search.high:g}"
 
 
 def _curve_params(curve: Curve) -> dict[str, str]:
@@ -363,6 +392,7 @@ def _sizes(checkpoint: Checkpoint) -> dict[str, float | None]:
         "size/num_nonzero": checkpoint.num_nonzero,
         "size/num_bytes": checkpoint.num_bytes,
         "size/macs": checkpoint.macs,
+        "size/macs_on_paths": checkpoint.macs_on_paths,
         "size/macs_kept": checkpoint.macs / checkpoint.macs_dense if checkpoint.macs_dense else None,
     }
 
@@ -409,55 +439,3 @@ def _in_words(potential: Potential) -> str:
         return f"unknown ({potential.status})"
     above = f", {potential.next_ratio:.4f} is too much" if potential.next_ratio is not None else ""
     return f"{potential.ratio:.4f}{above} ({potential.status})"
-
-
-def _note(spec: SweepSpec, results: SweepResults | None, charts: str) -> str:
-    link = f"[All curves as charts]({charts})" if charts else ""
-    lines = [
-        # Only the first paragraph is seen until the note is unfolded.
-        f"**How far can {spec.model.name} be pruned on {spec.data.name} before it loses more than delta?** "
-        f"{_headline(spec, results)}",
-        "",
-        f"{spec.note} {link}".strip(),
-        "",
-        "One run per curve (method, budget, seed); its probes are nested in it. In the charts, *step* is the "
-        f"fraction of parameters removed x {STEPS_PER_UNIT}: 9000 is 90 %, 0 is the dense parent.",
-        "",
-        "- `error`: fraction wrong on each task. `excess_error`: what is lost on a shifted task beyond what is lost on "
-        "its nominal one, compared with the parent.",
-        "- `potential_<delta>`: the largest fraction that can be removed for at most delta more error than the "
-        "parent's. Longer bars are better.",
-        "- `dense retrained` is the control: the parent, trained as much longer as the pruned networks were.",
-    ]
-    if results is not None:
-        lines += ["", *_table(results.summaries)]
-        failed = sum(not probe.is_done for probe in results.probes)
-        lines += ["", f"{len(results.probes)} probes, {failed} failed."]
-    return "\n".join(lines)
-
-
-def _headline(spec: SweepSpec, results: SweepResults | None) -> str:
-    if results is None:
-        return ""
-    task, delta = results.spec.tasks[0], min(spec.deltas)
-    rows = [row for row in results.summaries if (row.task, row.delta) == (task, delta)][:HEADLINE_ROWS]
-    if not rows:
-        return ""
-    budgets = len({row.budget for row in rows}) > 1
-    return f"By {delta:g} on {task}: " + ", ".join(
-        f"{row.method}{f' ({row.budget} epochs)' if budgets else ''} {_mean(row)}" for row in rows
-    )
-
-
-def _mean(row: PotentialSummary) -> str:
-    return "open" if row.mean is None else f"{'≥ ' if row.num_at_top else ''}{row.mean:.3f}"
-
-
-def _table(summaries: Sequence[PotentialSummary]) -> list[str]:
-    lines = ["| task | delta | method | budget | potential | seeds |", "|---|---|---|---|---|---|"]
-    for row in summaries[:NOTE_ROWS]:
-        spread = f" ± {row.sd:.3f}" if row.sd is not None and row.n > 1 else ""
-        lines.append(f"| {row.task} | {row.delta:g} | {row.method} | {row.budget} | {_mean(row)}{spread} | {row.n} |")
-    if len(summaries) > NOTE_ROWS:
-        lines.append(f"| and {len(summaries) - NOTE_ROWS} more | | | | | |")
-    return lines

@@ -66,41 +66,50 @@ class RayExecutor:
 
     def drive(self, source: JobSource) -> None:
         """Run everything that the source has. Starts nothing when it has nothing."""
-        if source.is_finished:
-            return
-        with (
-            HoldSignals() as signals,
-            _quiet(self._log_path),
-            _connected(self._address),
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            signals.take()  # Ray's own handler of SIGTERM aborts.
-            signals.check()
-            limit = min(self._max_concurrent or 1 << 30, self._room())
-            trainable = tune.with_resources(
-                ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
-            )
-            tuner = tune.Tuner(
-                trainable,
-                param_space={"storage": self._storage},
-                tune_config=tune.TuneConfig(
-                    search_alg=JobSearcher(source),
-                    num_samples=-1,
-                    max_concurrent_trials=limit,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: str(trial.trial_id),
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=folder,
-                    verbose=0,
-                    callbacks=[StopOnStep(signals)],
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                ),
-            )
-            tuner.fit()
-        if not source.is_finished:
-            raise ResourceError(f"Ray Tune ended before the sweep did; what it said is in {self._log_path}")
+        with HoldSignals() as signals, _quiet(self._log_path):
+            while not source.is_finished:
+                searcher = JobSearcher(source)
+                try:
+                    # Anew each time: disconnecting ends whatever a broken run of Tune left alive.
+                    with _connected(self._address), tempfile.TemporaryDirectory() as folder:
+                        signals.take()  # Ray's own handler of SIGTERM aborts.
+                        signals.check()
+                        self._tuner(searcher, signals, folder=folder).fit()
+                except RuntimeError as error:
+                    # Tune gives up on a death that it does not know, such as a worker killed for the node's memory.
+                    logging.getLogger("ray.tune").error("Tune gave up", exc_info=error)
+                    if not searcher.abandon(_why_it_died(error)):
+                        raise ResourceError(self._ended_early()) from error
+                else:
+                    if not source.is_finished:
+                        raise ResourceError(self._ended_early())
+
+    def _ended_early(self) -> str:
+        return f"Ray Tune ended before the sweep did; what it said is in {self._log_path}"
+
+    def _tuner(self, searcher: JobSearcher, signals: HoldSignals, *, folder: str) -> tune.Tuner:
+        limit = min(self._max_concurrent or 1 << 30, self._room())
+        trainable = tune.with_resources(
+            ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
+        )
+        return tune.Tuner(
+            trainable,
+            param_space={"storage": self._storage},
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=limit,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                callbacks=[StopOnStep(signals)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
 
     def _room(self) -> int:
         """How many probes the cluster can hold at once."""
@@ -115,6 +124,12 @@ class RayExecutor:
             raise ResourceError(f"each probe was to have {cpus:g} CPUs, and Ray has {have.get('CPU', 0.0):g}")
         by_cpu = int(have.get("CPU", 0.0) / cpus + 1e-9)
         return min(by_cpu, int(have["GPU"] / gpus + 1e-9)) if gpus else by_cpu
+
+
+def _why_it_died(error: Exception) -> str:
+    if "low on memory" in str(error):
+        return "the worker was killed because the machine ran out of memory: lower --max-concurrent"
+    return "the worker died before it finished"
 
 
 class JobSearcher(Searcher):  # type: ignore[misc]
@@ -152,11 +167,20 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         if job is None:
             return
         if error or not result or "outcome" not in result:
-            failure = Failure(kind="WorkerDied", message="the worker died before it finished", is_retriable=True)
-            outcome = ProbeOutcome(training=job.probe.id, failure=failure)
+            self._fail(job, "the worker died before it finished")
         else:
-            outcome = ProbeOutcome.model_validate_json(result["outcome"])
-        self._source.complete(job, outcome)
+            self._source.complete(job, ProbeOutcome.model_validate_json(result["outcome"]))
+
+    def abandon(self, reason: str) -> int:
+        """Count every job that is under way as lost with its worker; how many there were."""
+        jobs, self._jobs = list(self._jobs.values()), {}
+        for job in jobs:
+            self._fail(job, reason)
+        return len(jobs)
+
+    def _fail(self, job: ProbeJob, reason: str) -> None:
+        failure = Failure(kind="WorkerDied", message=reason, is_retriable=True)
+        self._source.complete(job, ProbeOutcome(training=job.probe.id, failure=failure))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the state."""

@@ -1,4 +1,4 @@
-"""One training from its first step to its last: dense, or under masks.
+"""One training from its first step to its last: dense, under masks, or under masks that grow.
 
 On a CPU with a fixed number of threads the same seed gives the same bits, also after an interruption.
 """
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from raypruning.core.identity import derive_seed
 from raypruning.core.records import Epoch, Recipe
 from raypruning.errors import TrainingError
+from raypruning.models.weights import load_weights
 from raypruning.training.evaluation import Normalisation, autocast
+from raypruning.training.gradual import Growing, Growth, Masks, Span
 from raypruning.training.images import Images
 from raypruning.training.schedule import learning_rate
 
@@ -39,6 +41,9 @@ class Setting:
     """What a training runs on and under.
 
     Attributes:
+        epochs: that the schedule of learning rates is made for.
+        stop_epochs: break it off after so many; None runs all.
+        growth: masks that grow while training; None for those that are there from the start.
         penalised: names of the parameters that L1 and L2 penalties count: the weights of prunable layers.
         save: called after an epoch when the last call is `save_seconds` ago; None never saves.
     """
@@ -53,32 +58,39 @@ class Setting:
     augmentation: str
     eval_batch_size: int
     device: torch.device
+    stop_epochs: int | None = None
+    growth: Growth | None = None
     penalised: frozenset[str] = frozenset()
     save: Callable[[ResumeState], None] | None = None
     save_seconds: float = 30.0
 
 
-def train(
-    model: nn.Module, masks: Mapping[str, Tensor], setting: Setting, *, resume: ResumeState | None = None
-) -> tuple[Epoch, ...]:
-    """Train `model` in place; what `masks` remove is 0 after every step. Returns the history, an entry an epoch.
+class Trained(NamedTuple):
+    """What a training leaves besides weights: a history, an entry an epoch, and the masks that held at its end."""
+
+    history: tuple[Epoch, ...]
+    masks: Masks
+
+
+def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeState | None = None) -> Trained:
+    """Train `model` in place; what the masks remove is 0 after every step.
 
     Args:
-        masks: boolean, by parameter name, on the device.
+        masks: boolean, by parameter name, on the device; empty where they grow (`setting.growth`).
         resume: from an earlier call that was interrupted.
 
     Raises: TrainingError: a loss is not finite.
     """
-    parameters = dict(model.named_parameters())
-    masked = [(parameters[name], mask) for name, mask in masks.items()]
+    num_epochs = setting.epochs if setting.stop_epochs is None else setting.stop_epochs
+    growing = _make_growing(setting)
     optimiser = _make_optimiser(model, setting.recipe)
     history: list[Epoch] = []
     best = _Best()
     if resume is not None:
-        history, best = _restore(resume, model, optimiser)
+        history, best = _restore(resume, model, optimiser, growing)
     saved_at = time.monotonic()
-    for epoch in range(len(history), setting.epochs):
-        rate, loss = _train_epoch(model, masked, optimiser, setting, epoch=epoch)
+    for epoch in range(len(history), num_epochs):
+        rate, loss = _train_epoch(model, masks, optimiser, setting, growing, epoch=epoch)
         validation_loss, validation_error = _validate(model, setting, epoch=epoch)
         history.append(
             Epoch(
@@ -89,15 +101,34 @@ def train(
                 validation_error=validation_error,
             )
         )
-        if setting.recipe.keep == "best" and validation_loss is not None and validation_error is not None:
+        is_candidate = setting.recipe.keep == "best" and _is_final(setting, growing, num_epochs=epoch + 1)
+        if is_candidate and validation_loss is not None and validation_error is not None:
             best = best.better_of(validation_error, validation_loss, epoch + 1, model)
-        is_last = epoch + 1 == setting.epochs
+        is_last = epoch + 1 == num_epochs
         if setting.save and not is_last and time.monotonic() - saved_at >= setting.save_seconds:
-            setting.save(_resume_state(model, optimiser, history, best))
+            setting.save(_resume_state(model, optimiser, history, best, growing))
             saved_at = time.monotonic()
     if best.state is not None:
-        model.load_state_dict(best.state)
-    return tuple(history)
+        load_weights(model, best.state)
+    return Trained(tuple(history), growing.masks if growing else masks)
+
+
+def _steps_per_epoch(setting: Setting) -> int:
+    return math.ceil(len(setting.train) / setting.recipe.batch_size)
+
+
+def _make_growing(setting: Setting) -> Growing | None:
+    if setting.growth is None:
+        return None
+    num_steps = _steps_per_epoch(setting) * setting.epochs
+    return Growing(setting.growth, Span.of(setting.growth.gradual, num_steps=num_steps))
+
+
+def _is_final(setting: Setting, growing: Growing | None, *, num_epochs: int) -> bool:
+    """Whether the network after so many epochs could be the result: not one that is still to be pruned further."""
+    if setting.stop_epochs is not None:
+        return False
+    return growing is None or num_epochs * _steps_per_epoch(setting) >= growing.span.end
 
 
 class _Best(NamedTuple):
@@ -130,19 +161,21 @@ def _make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _train_epoch(
     model: nn.Module,
-    masked: list[tuple[nn.Parameter, Tensor]],
+    masks: Masks,
     optimiser: torch.optim.Optimizer,
     setting: Setting,
+    growing: Growing | None,
     *,
     epoch: int,
 ) -> tuple[float, float]:
     """One pass over the training images; its last learning rate and its mean cross-entropy."""
     recipe, phase = setting.recipe, "retrain" if setting.is_retraining else "dense"
     num = len(setting.train)
-    num_steps = math.ceil(num / recipe.batch_size)
+    num_steps = _steps_per_epoch(setting)
     order_N = torch.randperm(num, generator=_generator(setting.seed, phase, "order", epoch))
     torch.manual_seed(derive_seed(setting.seed, phase, "dropout", epoch))
-    penalised = [value for name, value in model.named_parameters() if name in setting.penalised]
+    parameters = dict(model.named_parameters())
+    penalised = [value for name, value in parameters.items() if name in setting.penalised]
     model.train()
     total, num_seen = torch.zeros((), device=setting.device), 0
     rate = recipe.learning_rate
@@ -153,9 +186,12 @@ def _train_epoch(
         seed=derive_seed(setting.seed, phase, "augmentation", epoch),
     )
     for index, (pixels_BCHW, labels_B, _) in enumerate(batches):
-        if len(labels_B) == 1 < min(num, recipe.batch_size):
-            continue  # Batch norm has no variance over the single image that was left over.
         step = epoch * num_steps + index
+        if len(labels_B) == 1 < min(num, recipe.batch_size):
+            # Batch norm has no variance over the single image that was left over.
+            if growing:
+                growing.after_step(model, step + 1)
+            continue
         rate = learning_rate(
             recipe, step, steps_per_epoch=num_steps, epochs=setting.epochs, is_retraining=setting.is_retraining
         )
@@ -168,8 +204,10 @@ def _train_epoch(
         (loss + _penalty(penalised, recipe)).backward()
         optimiser.step()
         with torch.no_grad():
-            for parameter, mask in masked:
-                parameter.mul_(mask)
+            for name, mask in (growing.masks if growing else masks).items():
+                parameters[name].mul_(mask)
+        if growing:
+            growing.after_step(model, step + 1)
         total += loss.detach() * len(labels_B)
         num_seen += len(labels_B)
     mean = float(total) / num_seen
@@ -218,12 +256,16 @@ def _generator(seed: int, *role: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *role))
 
 
-def _resume_state(model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch], best: _Best) -> ResumeState:
+def _resume_state(
+    model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch], best: _Best, growing: Growing | None
+) -> ResumeState:
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     if best.state is not None:
         tensors |= {f"best/{name}": value for name, value in best.state.items()}
+    if growing:
+        tensors |= growing.state()
     values = {
         "history": [entry.model_dump(mode="json") for entry in history],
         # JSON has no infinity, which a best that does not exist would be.
@@ -232,19 +274,23 @@ def _resume_state(model: nn.Module, optimiser: torch.optim.Optimizer, history: l
     return ResumeState(values, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
 
 
-def _restore(resume: ResumeState, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], _Best]:
-    """Put model and optimiser back where they were; the history and the best epoch so far."""
+def _restore(
+    resume: ResumeState, model: nn.Module, optimiser: torch.optim.Optimizer, growing: Growing | None
+) -> tuple[list[Epoch], _Best]:
+    """Put model, optimiser and growing masks back where they were; the history and the best epoch so far."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         found = {name: value for name, value in resume.arrays.items() if name.startswith(prefix)}
         return {name.removeprefix(prefix): torch.from_numpy(np.array(value)) for name, value in found.items()}
 
-    model.load_state_dict(under("model/"))
+    load_weights(model, under("model/"))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimiser/").items():
         index, key = name.split("/", 1)
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    if growing:
+        growing.restore(under("mask/"), under("shadow/"), device=next(model.parameters()).device)
     history = [Epoch.model_validate(entry) for entry in resume.values["history"]]
     known = resume.values["best"]
     best = _Best(*known, state=under("best/")) if known else _Best()

@@ -11,23 +11,22 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: in
     """The learning rate of a step, counted from 0. Stepped per iteration.
 
     Args:
-        epochs: of this training: the recipe's when dense, the budget when retraining.
+        epochs: of this training: the recipe's when dense, the budget when retraining. A training from scratch runs the
+            whole schedule, compressed or stretched into its epochs.
 
     Source: Lost in Pruning, appendix, for the schedules; Renda et al. 2020 for rewinding.
     """
-    epoch = step / steps_per_epoch
-    if is_retraining:
-        epoch = _dense_epoch(recipe, step, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    return _rate_at(recipe, epoch)
+    how = recipe.retrain_schedule if is_retraining else "scaled"
+    return _rate_at(recipe, _dense_epoch(recipe, step, steps_per_epoch=steps_per_epoch, epochs=epochs, how=how))
 
 
-def _dense_epoch(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: int) -> float:
-    """Where in the dense schedule, in epochs, a step of a retraining lies."""
+def _dense_epoch(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: int, how: str) -> float:
+    """Where in the dense schedule, in epochs, a step lies."""
     epoch = step / steps_per_epoch
-    if recipe.retrain_schedule == "scaled":
+    if how == "scaled":
         # One division of whole numbers, so that a milestone is never missed by a rounding.
         return step * recipe.epochs / (steps_per_epoch * epochs)
-    if recipe.retrain_schedule == "tail":
+    if how == "tail":
         return max(0.0, recipe.epochs - epochs) + min(epoch, recipe.epochs)
     return recipe.epochs - 1.0
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from raypruning import registry
 from raypruning.datasets.base import Dataset, ImageArrays
-from raypruning.methods import scopes
-from raypruning.methods.method import Granularity, Method, Network
+from raypruning.methods.axes import method
+from raypruning.methods.method import Network
 from raypruning.tasks.task import TaskDefinition
 
 SIDE = 10
@@ -81,20 +81,17 @@ class Pixels(nn.Module):
 
 
 @registry.methods.register("known-in-order")
-def in_order(parameters: Mapping[str, object]) -> Method:
-    return _method("known-in-order", sign=1)
+@method(source="this test")
+def in_order(network: Network) -> dict[str, Tensor]:
+    """The first pixel goes first."""
+    return {name: torch.arange(NUM_WEIGHTS, dtype=torch.float32)[None] for name in network.layers}
 
 
 @registry.methods.register("known-backwards")
-def backwards(parameters: Mapping[str, object]) -> Method:
-    return _method("known-backwards", sign=-1)
-
-
-def _method(name: str, *, sign: int) -> Method:
-    def score(network: Network, granularity: Granularity) -> dict[str, Tensor]:
-        return {name: sign * torch.arange(NUM_WEIGHTS, dtype=torch.float32)[None] for name in network.layers}
-
-    return Method(name=name, score=score, scope=scopes.global_weights, granularity="weight", source="this test")
+@method(source="this test")
+def backwards(network: Network) -> dict[str, Tensor]:
+    """The last pixel goes first."""
+    return {name: -torch.arange(NUM_WEIGHTS, dtype=torch.float32)[None] for name in network.layers}
 
 
 @registry.tasks.register("known-shift")

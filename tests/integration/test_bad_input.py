@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypruning.app import sweep
 from raypruning.app.sweep_files import recipes
 from raypruning.core.spec import build_spec, with_settings
 from raypruning.errors import SpecError
@@ -83,6 +84,25 @@ def again(prune_cli: Callable, tiny: list[str]) -> Callable:
         (["sweep", "lenet5", "--set", "model=lenet6"], "no model is called 'lenet6': did you mean lenet5"),
         (["sweep", "torchvision/resnet10"], "did you mean torchvision/resnet1"),
         (["sweep", "lenet5", "--search", "bisct"], "did you mean bisect?"),
+        (["sweep", "lenet5", "--search", "chain"], "'chain' walks an iterative schedule"),
+        (["sweep", "lenet5", "--schedule", "iterativ"], "schedule.kind: input should be 'one_shot', 'iterative' or"),
+        (
+            ["sweep", "lenet5", "--schedule", "iterative"],
+            "takes one of schedule.grid, schedule.ratios and schedule.steps",
+        ),
+        (["sweep", "lenet5-chain", "--set", "schedule.grid=lost/vgg16"], "got grid and steps"),
+        (["sweep", "lenet5-chain", "--search", "bisect"], "an iterative schedule is searched along its chain"),
+        (["sweep", "lenet5-chain", "--set", "schedule.from_scratch=true"], "is of a schedule of kind gradual"),
+        (["sweep", "lenet5-chain", "--set", "schedule.rewind_epochs=99"], "schedule.rewind_epochs must be fewer than"),
+        (["sweep", "lenet5", "--schedule", "gradual", "--budget", "0"], "budgets must be at least 1 epoch, got 0"),
+        (["sweep", "lenet5", "--schedule", "gradual", "--set", "schedule.end=0"], "schedule.end"),
+        (["sweep", "lenet5", "--set", "schedule.grid=lost/resnet20"], "add --schedule iterative or leave it out"),
+        (
+            ["sweep", "resnet20", "--schedule", "iterative", "--set", "schedule.grid=lost/resnt20"],
+            "no schedule.grid is called 'lost/resnt20': did you mean lost/resnet20",
+        ),
+        (["sweep", "lenet5", "--method", "wt:skip"], "method 'wt:skip': must look like wt, or like"),
+        (["sweep", "lenet5", "--method", "wt:a=1,a=2"], "a is given twice"),
         (["sweep", "lenet5", "--set", "recpe.epochs=2"], "unknown field 'recpe': did you mean recipe"),
         (["sweep", "lenet5", "--set", "recipe.epoch=2"], "unknown field 'recipe.epoch': did you mean epochs"),
         (["sweep", "lenet5", "--set", "recipe.base=quik_lenet5"], "did you mean quick_lenet5"),
@@ -360,40 +380,85 @@ def test_loss_that_is_no_number_leaves_every_potential_open_and_none_zero(
     assert list((tmp_path / "store").glob("trainings/*/training.json")) == []
 
 
-def test_ratio_beyond_what_can_be_removed_fails_its_probe_and_says_how_far_to_go(
-    prune_cli: Callable, tiny: list[str], tmp_path: Path
+# -- a method that does not fit the network
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        # Of LeNet-5's 21840 parameters 90 are biases: no ratio above 0.9958 can be reached.
+        (["--set", "search.high=0.999"], "a ratio of 0.9990 cannot be reached: at most 21750 of 21840 parameters"),
+        (["--method", "ft", "--set", "search.high=0.999"], "a ratio of 0.9990 cannot be reached"),
+        (["--method", "wt:skip=conv9"], "no prunable layer is called 'conv9': did you mean conv2 or conv1?"),
+        (["--method", "wt:granularity=n_m,m=4"], "m=4 does not divide the 1 input channels of layer conv1; take"),
+        (["--method", "wt:granularity=n_m,m=4,n=4"], "1 <= n < m, got n=4 and m=4"),
+        (["--method", "ft:scope=error_bound"], "scope error_bound needs the sensitivities of score=pfp"),
+        (["--method", "pfp:granularity=weight"], "score pfp is one of input channels"),
+        (["--method", "ft:rules=paper,scope=erk"], "rules=paper know granularity=weight with scope=global"),
+        (["--method", "wt:powr=2"], "no parameter is called 'powr'"),
+        (
+            ["--set", "methods=['odd-shape']"],
+            "odd-shape scored layer conv1 with shape (3,); one score per weight has shape",
+        ),
+        (["--set", "methods=['odd-nan']"], "odd-nan gave layer conv1 a score that is not finite"),
+    ],
+)
+def test_method_that_does_not_fit_is_refused_before_the_first_training(
+    prune_cli: Callable,
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
 ):
-    """Of LeNet-5's 21840 parameters 90 are biases: no ratio above 0.9958 can be reached."""
-    options = ("--search", "grid", "--set", "search.high=0.999", "--set", "search.ratios=[0.5, 0.999]")
-    words = ("sweep", "lenet5", *tiny, *LARGE_DELTA, "--storage", tmp_path / "store", "--json")
-    ran = prune_cli(*words, *options)
-    assert ran.code == 3
-    failed = [probe for probe in ran.answer["probes"] if probe["status"] == "failed"]
-    assert [probe["ratio_asked"] for probe in failed] == [0.999]
-    assert failed[0]["errors"] == {}
-    assert "cannot be reached" in ran.err and "0.9958" in ran.err
-    (potential,) = ran.answer["potentials"]
-    assert potential["status"] == "open"
-    assert potential["ratio"] == pytest.approx(0.5, abs=1e-3)  # a weight of 21840 is 5e-5
-    assert potential["next_ratio"] is None, "a probe that failed is no measurement"
+    (tmp_path / "odd_methods.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins = ("--set", "plugins=['odd_methods']")
+    ran = prune_cli("sweep", "lenet5", *tiny, *LARGE_DELTA, *plugins, *options, "--storage", tmp_path / "store")
+    assert ran.code == 2
+    assert says in ran.err and ran.err.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
+ODD = """
+import torch
+from raypruning import registry
+from raypruning.methods.axes import method
+
+@registry.methods.register("odd-shape")
+@method(source="this test")
+def odd_shape(network):
+    return {name: torch.zeros(3) for name in network.layers}
+
+@registry.methods.register("odd-nan")
+@method(source="this test")
+def odd_nan(network):
+    return {name: torch.full(network.weight(name).shape, torch.nan) for name in network.layers}
+"""
+
+
+def test_sweep_that_began_is_not_tried_out_again(
+    swept, storage: Path, again: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """The methods were looked at when it began; to continue imports no torch in the driver."""
+    monkeypatch.setattr(sweep, "check_methods", lambda *_: pytest.fail("looked at again"))
+    assert again(storage).code == 0
 
 
 HUNGRY = """
 from raypruning import registry
-from raypruning.methods import scopes, scores
-from raypruning.methods.method import Method
+from raypruning.methods import scores
+from raypruning.methods.axes import method
 
 calls = []
 
-def score(network, granularity):
-    calls.append(1)
-    if len(calls) <= {num_failures}:
-        raise MemoryError()
-    return scores.magnitude(network, granularity)
-
 @registry.methods.register("{name}")
-def hungry(parameters):
-    return Method(name="{name}", score=score, scope=scopes.global_weights, granularity="weight", source="this test")
+@method(source="this test")
+def hungry(network):
+    calls.append(1)
+    if len(calls) <= {num_failures} + 1:  # the first of all is the look before the first training
+        raise MemoryError()
+    return scores.magnitude(network)
 """
 
 

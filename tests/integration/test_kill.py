@@ -29,6 +29,12 @@ SWEEP = [
     *("--task", "nominal", "--task", "noise/uniform/0.5", "--resolution", "0.5", "--set", "search.high=0.95"),
     *("--set", "data.train_images=600", "--set", "data.test_images=500", "--set", "recipe.epochs=8"),
 ]
+# The same as chains of three links and what branches off them, whose weights go back to those of the first epoch.
+LINKS = [
+    *(*SWEEP, "--schedule", "iterative", "--set", "schedule.steps=3", "--set", "search.low=0.5"),
+    *("--set", "search.high=0.99", "--resolution", "0.2"),
+    *("--set", "schedule.prunes_per_link=2", "--set", "schedule.rewind_epochs=1"),
+]
 RAY_TWO, RAY_ONE = ("--executor", "ray"), ("--executor", "ray", "--max-concurrent", "1")
 INLINE = ("--executor", "inline")
 
@@ -37,6 +43,12 @@ CHAINS = {
     "inline": [
         (signal.SIGKILL, INLINE),
         (signal.SIGTERM, INLINE),
+        (signal.SIGINT, INLINE),
+        (None, INLINE),
+    ],
+    "links": [
+        (signal.SIGTERM, INLINE),
+        (signal.SIGKILL, INLINE),
         (signal.SIGINT, INLINE),
         (None, INLINE),
     ],
@@ -79,24 +91,43 @@ class Chain(NamedTuple):
         return json.loads(self.ended[-1].stdout)
 
 
+@pytest.fixture(scope="module", params=["inline", "links", pytest.param("ray", marks=pytest.mark.ray)])
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """In this process, and in a storage of its own."""
-    ran = run_sweep(*SWEEP, storage=tmp_path_factory.mktemp("undisturbed"))
+def undisturbed_runs() -> dict[bool, Ran]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(name: str, undisturbed_runs: dict[bool, Ran], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """In this process, and in a storage of its own; once for each sweep."""
+    if (key := name == "links") not in undisturbed_runs:
+        undisturbed_runs[key] = run_sweep(*sweep_of(name), storage=tmp_path_factory.mktemp("undisturbed"))
+    ran = undisturbed_runs[key]
     assert ran.exit_code in (0, 3), ran.stderr
     return ran
 
 
-@pytest.fixture(scope="module", params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
-def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, undisturbed: Ran) -> Chain:
-    storage = tmp_path_factory.mktemp(request.param)
-    moments = random.Random(f"moments of {request.param}")
-    return Chain([disturbed(storage, sent, how, moments) for sent, how in CHAINS[request.param]], storage)
+@pytest.fixture(scope="module")
+def chain(name: str, tmp_path_factory: pytest.TempPathFactory, undisturbed: Ran) -> Chain:
+    storage = tmp_path_factory.mktemp(name)
+    moments = random.Random(f"moments of {name}")
+    ended = [disturbed(sweep_of(name), storage, sent, how, moments) for sent, how in CHAINS[name]]
+    return Chain(ended, storage)
 
 
-def disturbed(storage: Path, sent: signal.Signals | None, how: tuple[str, ...], moments: random.Random) -> Ended:
+def sweep_of(name: str) -> list[str]:
+    return LINKS if name == "links" else SWEEP
+
+
+def disturbed(
+    sweep: list[str], storage: Path, sent: signal.Signals | None, how: tuple[str, ...], moments: random.Random
+) -> Ended:
     """Run the command; send it a signal after some files were written, SIGKILL to its whole process group."""
-    command = [sys.executable, "-m", "cli", "sweep", *SWEEP, *how, "--json"]
+    command = [sys.executable, "-m", "cli", "sweep", *sweep, *how, "--json"]
     command += ["--storage", str(storage), "--tracking-uri", "none"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPRUNING_SAVE_SECONDS": "0"}
     # The first one in the middle of the parent, which saves seven times before it is committed; then anywhere.
@@ -229,3 +260,14 @@ def test_a_sweep_that_is_asked_to_stop_says_in_a_line_how_to_go_on(chain: Chain,
 
 def test_a_killed_driver_does_not_keep_the_next_one_waiting_for_its_lease(chain: Chain):
     assert all("another process" not in one.stderr for one in chain.ended)
+
+
+def test_a_chain_that_was_killed_continues_from_its_last_finished_link(chain: Chain, name: str):
+    """No link is begun before the one it starts from, and what one command finished the next one finds."""
+    probes = {probe["training"]: probe for probe in chain.answer["probes"]}
+    committed = chain.ended[-1].commits
+    for probe in probes.values():
+        if probe["start"] is not None:
+            assert committed[probe["start"]] < committed[probe["training"]]
+    places = {probe["place"] for probe in probes.values() if probe["method"] != "dense"}
+    assert places == ({"link", "branch"} if name == "links" else {None})

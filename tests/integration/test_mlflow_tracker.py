@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from raypruning.core.identity import make_training
@@ -440,3 +441,39 @@ def test_server_command_is_local_and_small(tmp_path: Path) -> None:
 def test_server_of_a_server_is_refused() -> None:
     with pytest.raises(SpecError, match="is a server already"):
         serve("http://user:secret@mlflow:5000", port=5000)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_pages_end_with_the_command_that_opened_them(tmp_path: Path, signum: signal.Signals):
+    create_database(f"sqlite:///{tmp_path}/mlflow.db")
+    port = free_port()
+    command = [sys.executable, "-m", "cli", "ui", "--storage", str(tmp_path), "--port", str(port)]
+    ui = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for_server(port, ui)
+        children = psutil.Process(ui.pid).children(recursive=True)
+        assert children
+        ui.send_signal(signum)
+        _, said = ui.communicate(timeout=30)
+    finally:
+        ui.kill()
+    assert ui.returncode == 128 + signum
+    assert f"stopped by {signum.name}" in said
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == [] and len(gone) == len(children)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for_server(port: int, process: subprocess.Popen[str], *, seconds: float = 90.0) -> None:
+    for _ in range(round(seconds / 0.5)):
+        assert process.poll() is None, "the server ended by itself"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"nothing answers on port {port}")

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raypruning.runtime.ray_tune import JobSearcher, RayExecutor
+from raypruning.runtime.signals import HoldSignals
 from tests.integration.commands import Ran, run_sweep
 from tests.integration.stored import all_predictions, weights_sha256
 
@@ -120,3 +122,32 @@ class Killer:
                     process.send_signal(signal.SIGKILL)
                     self.killed.append(process.pid)
                 return
+
+
+def test_a_worker_killed_for_the_machines_memory_costs_an_attempt_and_changes_no_bit(
+    inline: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray raises for such a death out of Tune instead of failing the trial; its text is that of Ray 2.60."""
+    make_tuner = RayExecutor._tuner
+    lost: list[str] = []
+
+    class Killed:
+        def __init__(self, searcher: JobSearcher) -> None:
+            self.searcher = searcher
+
+        def fit(self) -> None:
+            self.searcher.set_search_properties(None, None, {})
+            lost.append(self.searcher.suggest("trial")["job"])
+            raise RuntimeError(
+                "Caught unexpected exception: 2 worker(s) were killed due to the node running low on memory"
+            )
+
+    def tuner(self: RayExecutor, searcher: JobSearcher, signals: HoldSignals, *, folder: str):
+        return make_tuner(self, searcher, signals, folder=folder) if lost else Killed(searcher)
+
+    monkeypatch.setattr(RayExecutor, "_tuner", tuner)
+    ran = run_sweep(*LENET5, storage=tmp_path, executor="ray")
+    assert ran.exit_code == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert_same(ran, inline)
+    assert [probe["attempts"] for probe in ran.answer["probes"]].count(2) == len(lost) == 1

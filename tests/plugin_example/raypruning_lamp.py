@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from raypruning.methods.method import Granularity, Method, Network, refuse_parameters
-from raypruning.methods.scopes import global_weights
+from raypruning.methods.axes import method
+from raypruning.methods.method import Network
 
 
-def lamp(parameters: Mapping[str, object]) -> Method:
+@method(source="Lee et al. 2021, Layer-adaptive sparsity for the magnitude-based pruning, equation 4")
+def lamp(network: Network) -> dict[str, Tensor]:
     """Weights whose square is the smallest part of what their layer has left when smaller ones are gone."""
-    refuse_parameters("lamp", parameters)
-    return Method(
-        name="lamp",
-        score=_score,
-        scope=global_weights,
-        granularity="weight",
-        source="Lee et al. 2021, Layer-adaptive sparsity for the magnitude-based pruning, equation 4",
-    )
-
-
-def _score(network: Network, granularity: Granularity) -> dict[str, Tensor]:
-    return {name: _scores_of_layer(layer.weight.detach()) for name, layer in network.layers.items()}
+    return {name: _scores_of_layer(network.weight(name)) for name in network.layers}
 
 
 def _scores_of_layer(weight: Tensor) -> Tensor:

@@ -62,9 +62,11 @@ def test_an_installed_method_is_listed_with_its_package(installed):
     assert "raypruning-lamp" in line
 
 
-def test_an_installed_method_is_used_by_a_sweep(installed, tmp_path: Path):
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def test_an_installed_method_is_used_by_a_sweep(installed, tmp_path: Path, executor: str):
+    """Also on a Ray worker, which finds the package by itself: only the method's name is sent to it."""
     ran = prune_cli(
-        *("sweep", "lenet5", "--dataset", "digits", "--method", "lamp", "--executor", "inline"),
+        *("sweep", "lenet5", "--dataset", "digits", "--method", "lamp", "--executor", executor),
         *("--delta", "0.1", "--seed", "0", "--budget", "1", "--task", "nominal", "--search", "grid"),
         *("--set", "search.ratios=[0.5, 0.9]", "--set", "recipe.epochs=2"),
         *("--set", "data.train_images=100", "--set", "data.test_images=100"),

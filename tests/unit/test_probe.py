@@ -306,7 +306,7 @@ def test_an_unknown_plugin_is_a_failure_that_will_not_pass(store, bench):
 def test_a_ratio_that_cannot_be_reached_is_a_failure_that_names_one_that_can(store, bench):
     plan = make_plan()
     outcome = run_both(plan, pruned(plan, "wt", 0.9999), store, bench)
-    assert outcome.failure.kind == "MethodError" and not outcome.failure.is_retriable
+    assert outcome.failure.kind == "RatioError" and not outcome.failure.is_retriable
     assert "cannot be reached" in outcome.failure.message and "search.high" in outcome.failure.message
 
 
@@ -420,3 +420,14 @@ def test_a_parent_that_is_damaged_whenever_it_is_written_ends_in_failures_and_no
     assert len(others) == 3 and not any(result.is_done for result in others)
     assert {result.failure.kind for result in others} == {"StoreError"}
     assert max(result.attempts for result in others) == 2
+
+
+def test_checkpoint_names_the_layers_that_a_dead_one_cuts_off(store, bench):
+    """Conv2 goes wholly, before anything else: what is left answers with its biases alone, whatever the image."""
+    method = MethodChoice(name="wt", parameters={"scope": "map", "map": {"conv2": 1000.0}})
+    plan = make_plan(methods=(method,))
+    outcome = run_both(plan, pruned(plan, method.label, 0.3), store, bench)
+    assert outcome.failure is None
+    checkpoint = store.training(outcome.training).checkpoint
+    assert checkpoint.dead_layers == ("conv1", "conv2", "fc1", "fc2")
+    assert (checkpoint.macs_on_paths, checkpoint.macs > 0) == (0, True)

@@ -12,17 +12,17 @@ from collections.abc import Collection, Mapping
 from raypruning.core.records import SearchSpec
 from raypruning.core.search.axis import position, ratio_at
 from raypruning.core.search.brackets import Bracket, bracket, is_narrow
-from raypruning.core.search.strategy import Outcomes
+from raypruning.core.search.strategy import Known
 
 
-def next_ratios(search: SearchSpec, thresholds: Collection[Outcomes], failed: Collection[float]) -> tuple[float, ...]:
+def next_ratios(search: SearchSpec, known: Known) -> tuple[float, ...]:
     """Up to `probes_per_round` ratios that halve the most open brackets; none when all are closed or stuck.
 
     A failed probe is never asked for again and moves no bracket: one that only it could narrow stays open.
     """
-    brackets = [bracket(outcomes, top=search.high) for outcomes in thresholds]
+    brackets = [bracket(outcomes, top=search.high) for outcomes in known.outcomes]
     spans = Counter(span for one in brackets if (span := _open_span(one, search=search)) is not None)
-    measured = {ratio for outcomes in thresholds for ratio in outcomes} | set(failed)
+    measured = known.asked
     if search.probes_per_round == 1:
         chosen = _best_halving(spans, exclude=measured)
     else:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from raypruning.core.records import SearchSpec
 from raypruning.core.search.axis import position, ratio_at
-from raypruning.core.search.strategy import Outcomes
+from raypruning.core.search.strategy import Known
 
 DEFAULT_POINTS = 12
 
@@ -21,7 +19,7 @@ def grid_ratios(search: SearchSpec) -> tuple[float, ...]:
     return tuple(sorted(points - {0.0}))  # The parent is known.
 
 
-def next_ratios(search: SearchSpec, thresholds: Collection[Outcomes], failed: Collection[float]) -> tuple[float, ...]:
+def next_ratios(search: SearchSpec, known: Known) -> tuple[float, ...]:
     """All ratios of the grid that were not asked yet: one round holds them all."""
-    known = {ratio for outcomes in thresholds for ratio in outcomes} | set(failed)
-    return tuple(ratio for ratio in grid_ratios(search) if ratio not in known)
+    asked = known.asked
+    return tuple(ratio for ratio in grid_ratios(search) if ratio not in asked)

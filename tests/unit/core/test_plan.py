@@ -98,7 +98,13 @@ def test_failed_control_stops_nothing():
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), st.sampled_from(["bisect", "grid"]), st.integers(1, 4))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(["bisect", "chain", "grid"]),
+    st.integers(1, 4),
+)
 def test_max_probes_is_shared_evenly_and_never_exceeded(max_probes, num_seeds, num_methods, strategy, per_round):
     question = {
         "methods": ("wt", "ft", "random")[:num_methods],
@@ -107,6 +113,7 @@ def test_max_probes_is_shared_evenly_and_never_exceeded(max_probes, num_seeds, n
         "low": 0.1,
         "high": 0.99,
         "probes_per_round": per_round,
+        "schedule": {"kind": "iterative", "steps": 6} if strategy == "chain" else None,
     }
     plan, unlimited = make_plan(**question, max_probes=max_probes), make_plan(**question)
     results = run(plan, knee_world(0.83)).results

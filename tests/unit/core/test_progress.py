@@ -14,6 +14,11 @@ from .worlds import failed, knee_world, make_plan, measure, run
 WORLD = knee_world(0.9, 0.6)
 
 
+def schedule_of(strategy):
+    chain = {"kind": "iterative", "steps": 5}
+    return {"strategy": strategy, "schedule": chain if strategy == "chain" else None}
+
+
 def test_progress_before_the_parent_is_measured_knows_no_bracket():
     plan = make_plan(num_tasks=2, low=0.5, high=0.99, resolution=0.05)
     progress = curve_progress(plan, plan.curves[0], {})
@@ -29,9 +34,9 @@ def test_progress_names_the_task_whose_bracket_lies_lowest():
     assert (progress.weakest_task, progress.bracket) == ("shift/1", Bracket(passing, failing, True))
 
 
-@pytest.mark.parametrize("strategy", ["bisect", "grid"])
+@pytest.mark.parametrize("strategy", ["bisect", "chain", "grid"])
 def test_progress_of_a_finished_search_has_nothing_open_and_all_done(strategy):
-    plan = make_plan(num_tasks=2, strategy=strategy, low=0.5, high=0.99, resolution=0.05)
+    plan = make_plan(num_tasks=2, low=0.5, high=0.99, resolution=0.05, **schedule_of(strategy))
     finished = run(plan, WORLD)
     progress = curve_progress(plan, plan.curves[0], finished.results)
     assert progress.num_open == 0
@@ -39,10 +44,16 @@ def test_progress_of_a_finished_search_has_nothing_open_and_all_done(strategy):
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 12), st.sampled_from([None, 3, 6]), st.floats(0.501, 0.99), st.sampled_from(["bisect", "grid"]))
+@given(
+    st.integers(0, 12),
+    st.sampled_from([None, 3, 6]),
+    st.floats(0.501, 0.99),
+    st.sampled_from(["bisect", "chain", "grid"]),
+)
 def test_progress_expects_at_least_what_is_done_and_at_most_the_limit(num_known, max_probes, high, strategy):
     # From a range narrower than the resolution to one of forty resolutions.
-    plan = make_plan(num_tasks=2, strategy=strategy, low=0.5, high=high, resolution=0.1, max_probes=max_probes)
+    question = schedule_of(strategy)
+    plan = make_plan(num_tasks=2, low=0.5, high=high, resolution=0.1, max_probes=max_probes, **question)
     finished = run(plan, WORLD)
     known = dict(list(finished.results.items())[:num_known])
     progress = curve_progress(plan, plan.curves[0], known)
@@ -69,3 +80,16 @@ def test_progress_counts_a_failed_probe_as_done_and_its_bracket_as_it_was():
     after = curve_progress(plan, curve, {**known, first.id: failed(first)})
     assert (before.num_done, after.num_done) == (0, 1)
     assert before.bracket == after.bracket
+
+
+def test_progress_of_a_chain_expects_its_links_until_it_is_walked_and_then_its_branches():
+    plan = make_plan(schedule={"kind": "iterative", "ratios": (0.3, 0.5, 0.7, 0.8, 0.9)}, resolution=0.1)
+    (curve,) = plan.curves
+    finished = run(plan, knee_world(0.6))
+    stages = [dict(list(finished.results.items())[:num]) for num in range(2, len(finished.results) + 1)]
+    assert curve_progress(plan, curve, {}).num_expected == 5
+    progress = [curve_progress(plan, curve, stage) for stage in stages]
+    # Two links pass and two fail; then three halvings of (.5, .7), in which what is kept differs by .5 ^ 3 * log(5/3).
+    assert [one.num_done for one in progress] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [one.num_expected for one in progress] == [5, 5, 5, 5, 7, 7, 7, 7]
+    assert progress[-1].bracket.low < 0.6 <= progress[-1].bracket.high

@@ -42,13 +42,27 @@ ranges = st.tuples(st.sampled_from([0.0, 0.1, 0.5]) | st.floats(0.0, 0.8), st.fl
 )
 
 
+links = st.lists(st.floats(0.01, 0.98).map(lambda ratio: round(ratio, 3)), min_size=1, max_size=7, unique=True)
+schedules = st.fixed_dictionaries(
+    {"kind": st.just("iterative"), "prunes_per_link": st.integers(1, 3)},
+    optional={"rewind_epochs": st.integers(0, 2)},
+).flatmap(
+    lambda schedule: st.one_of(
+        st.integers(1, 8).map(lambda steps: {**schedule, "steps": steps}),
+        links.map(lambda ratios: {**schedule, "ratios": sorted(ratios)}),
+    )
+)
+
+
 @st.composite
 def plans(draw, *, strategies=("bisect",), max_tasks=3, low_and_high=ranges):
     low, high = draw(low_and_high)
+    strategy = draw(st.sampled_from(strategies))
     return make_plan(
         num_tasks=draw(st.integers(1, max_tasks)),
         deltas=draw(st.lists(st.sampled_from([0.001, 0.005, 0.02, 0.1]), min_size=1, max_size=2, unique=True)),
-        strategy=draw(st.sampled_from(strategies)),
+        strategy=strategy,
+        schedule=draw(schedules) if strategy == "chain" else None,
         low=low,
         high=high,
         resolution=draw(st.floats(0.04, 0.6)),
@@ -155,7 +169,7 @@ def test_no_ratio_is_asked_twice_and_none_outside_the_range(sweep):
     plan, world = sweep
     ratios = run(plan, world).ratios
     assert len(set(ratios)) == len(ratios)
-    assert all(plan.spec.search.low - ROUNDING <= ratio <= plan.spec.search.high + ROUNDING for ratio in ratios)
+    assert all(plan.search.low - ROUNDING <= ratio <= plan.search.high + ROUNDING for ratio in ratios)
 
 
 @settings(max_examples=60)
@@ -326,9 +340,9 @@ def test_failed_probe_moves_no_bracket_and_what_it_leaves_undecided_is_open(swee
         assert found.ratio == potential_by_definition(known, dense, *threshold)
         measured = [result.ratio_reached for result in known if result.is_done]
         assert found.next_ratio == min((ratio for ratio in measured if ratio > found.ratio), default=None)
-        if plan.spec.search.strategy == "bisect" and found.status == "closed":
-            around = Bracket(max(found.ratio, plan.spec.search.low), found.next_ratio, True)
-            assert is_narrow(around, resolution=plan.spec.search.resolution)
+        if plan.search.strategy != "grid" and found.status == "closed":
+            around = Bracket(max(found.ratio, plan.search.low), found.next_ratio, True)
+            assert is_narrow(around, resolution=plan.search.resolution)
         if not any(fate.values()):
             assert found.status in ("closed", "at_top")
         if found.next_ratio is None and found.status != "at_top":

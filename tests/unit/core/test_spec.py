@@ -16,6 +16,7 @@ from raypruning.core.records import (
     Numerics,
     Recipe,
     Resources,
+    Schedule,
     SearchSpec,
     SweepSpec,
 )
@@ -94,6 +95,18 @@ options = st.dictionaries(
 )
 
 
+parameters = st.dictionaries(
+    texts,
+    st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+    | st.lists(texts, max_size=3).map(tuple)
+    | st.dictionaries(texts, st.floats(-5, 5), max_size=2),
+    max_size=3,
+)
+
+
 def unique(values):
     return st.lists(values, min_size=1, max_size=3, unique=True).map(tuple)
 
@@ -116,10 +129,10 @@ specs = st.builds(
     model=st.builds(ModelChoice, name=texts, options=options),
     data=st.builds(DataChoice, name=texts, train_images=st.none() | st.integers(1, 10**6)),
     methods=st.lists(
-        st.builds(MethodChoice, name=names.filter(lambda name: name != "dense"), parameters=options),
+        st.builds(MethodChoice, name=names.filter(lambda name: name != "dense"), parameters=parameters),
         min_size=1,
         max_size=3,
-        unique_by=lambda method: method.name,
+        unique_by=lambda method: method.label,
     ).map(tuple),
     tasks=unique(texts),
     deltas=unique(fractions),
@@ -141,8 +154,28 @@ specs = st.builds(
 )
 
 
+schedules = st.one_of(
+    st.builds(Schedule, rewind_epochs=st.none() | st.integers(0, 49)),
+    st.builds(Schedule, kind=st.just("iterative"), steps=st.integers(1, 9), prunes_per_link=st.integers(1, 3)),
+    st.builds(Schedule, kind=st.just("iterative"), grid=st.just("lost/resnet20"), rewind_epochs=st.just(0)),
+    st.builds(Schedule, kind=st.just("iterative"), ratios=st.just((0.5, 0.9))),
+    st.builds(Schedule, kind=st.just("gradual"), from_scratch=st.booleans(), begin=st.floats(0, 0.7)),
+)
+
+
+@st.composite
+def scheduled_specs(draw):
+    spec, schedule = draw(specs), draw(schedules)
+    changes = {"schedule": schedule}
+    if schedule.kind == "iterative":
+        changes["search"] = spec.search.model_copy(update={"strategy": "chain", "ratios": ()})
+    if schedule.kind == "gradual":
+        changes["budgets"] = tuple(budget + 1 for budget in spec.budgets)
+    return spec.model_copy(update=changes)
+
+
 @settings(max_examples=100)
-@given(specs)
+@given(specs | scheduled_specs())
 def test_spec_written_as_toml_and_read_again_is_the_same_spec(spec):
     assert build_spec(parse_toml(to_toml(spec), source="x"), source="x", recipes={}) == spec
 
@@ -151,6 +184,51 @@ def test_spec_written_as_toml_and_read_again_is_the_same_spec(spec):
 def test_text_that_toml_must_escape_survives_the_round_trip(note):
     spec = build(note=note, model={"name": "lenet5", "options": {note: note}})
     assert build_spec(parse_toml(to_toml(spec), source="x"), source="x", recipes={}) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("wt", MethodChoice(name="wt")),
+        ("wt:rules=paper", MethodChoice(name="wt", parameters={"rules": "paper"})),
+        ("wt:b=1,a=0.5,c=true,d=-1e-3", MethodChoice(name="wt", parameters={"a": 0.5, "b": 1, "c": True, "d": -1e-3})),
+        ("wt:skip=conv1+fc2.0", MethodChoice(name="wt", parameters={"skip": ("conv1", "fc2.0")})),
+        ("wt:map=conv1*0.5+fc*2", MethodChoice(name="wt", parameters={"map": {"conv1": 0.5, "fc": 2.0}})),
+        ("wt:power=1e+5", MethodChoice(name="wt", parameters={"power": 1e5})),
+        ("wt:note=a*b+c", MethodChoice(name="wt", parameters={"note": ("a*b", "c")})),
+        (" wt : rules = paper ", MethodChoice(name="wt", parameters={"rules": "paper"})),
+    ],
+)
+def test_method_with_parameters_is_read_from_its_short_form(text, method):
+    assert build(methods=[text]).methods == (method,)
+
+
+words = st.from_regex(r"[a-z_][a-z0-9_.]{0,8}", fullmatch=True).filter(lambda word: word not in ("true", "inf", "nan"))
+words = words.filter(lambda word: word != "false")
+labelled = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
+labelled |= st.lists(words, min_size=2, max_size=3).map(tuple)
+
+
+@given(names.filter(lambda name: name != "dense"), st.dictionaries(words, labelled, max_size=3))
+def test_label_of_a_method_is_what_gives_it_back(name, parameters):
+    method = MethodChoice(name=name, parameters=parameters)
+    assert build(methods=[method.label]).methods == (method,)
+
+
+def test_methods_that_differ_in_a_parameter_are_two_and_equal_ones_are_refused():
+    assert [one.label for one in build(methods=["wt", "wt:rules=paper"]).methods] == ["wt", "wt:rules=paper"]
+    message = refusal({**MINIMAL, "methods": ["wt:a=1,b=2", "wt:b=2,a=1"]})
+    assert "methods holds a value twice: wt:a=1,b=2, wt:a=1,b=2" in message
+
+
+def test_schedule_by_its_kind_alone_and_an_iterative_one_brings_its_search_along():
+    assert build(schedule="gradual").schedule == Schedule(kind="gradual")
+    spec = build(schedule={"kind": "iterative", "steps": 3}, search={"high": 0.9})
+    assert (spec.schedule, spec.search) == (
+        Schedule(kind="iterative", steps=3),
+        SearchSpec(strategy="chain", high=0.9),
+    )
+    assert build(schedule={"kind": "iterative", "steps": 3}, search={"strategy": "chain"}).search.strategy == "chain"
 
 
 # --- Settings -----------------------------------------------------------------------------------------------------
@@ -248,7 +326,59 @@ def test_setting_without_key_or_value_is_refused_with_an_example(setting):
         ({"data": "mnist"}, "data: input should be a valid dictionary"),
         ({"model": 3}, "model: "),
         ({"model": {"options": {}}}, "model.name is missing"),
-        ({"schedule": "iterative"}, "schedule: input should be 'one_shot', got 'iterative'"),
+        ({"methods": ["wt:"]}, "method 'wt:': must look like wt, or like wt:rules=paper,skip=conv1+fc2"),
+        ({"methods": ["wt:rules"]}, "method 'wt:rules': must look like wt, or like"),
+        ({"methods": [":a=1"]}, "method ':a=1': must look like"),
+        ({"methods": ["wt:a=,b=1"]}, "method 'wt:a=,b=1': must look like"),
+        ({"methods": ["wt:a=1,a=2"]}, "method 'wt:a=1,a=2': a is given twice"),
+        ({"methods": ["dense:a=1"]}, "methods: 'dense' is the name of the parent's own curve"),
+        ({"schedule": "iterative"}, "takes one of schedule.grid, schedule.ratios and schedule.steps, got none: write"),
+        ({"schedule": {"kind": "iterative", "grid": "lost/vgg16", "steps": 3}}, "got grid and steps: write"),
+        ({"schedule": {"kind": "iterative", "grid": "lost/vgg"}}, "'lost/vgg': did you mean lost/vgg16"),
+        ({"schedule": {"kind": "iterative", "ratios": [0.5, 0.4]}}, "must ascend by at least a millionth"),
+        ({"schedule": {"kind": "iterative", "ratios": [0.5, 0.5]}}, "must ascend by at least a millionth"),
+        ({"schedule": {"kind": "iterative", "ratios": [0.5, 0.5000001]}}, "must ascend by at least a millionth"),
+        ({"schedule": {"kind": "iterative", "ratios": [0.99999999]}}, "end below 1, got [0.99999999]"),
+        ({"schedule": {"kind": "iterative", "ratios": [0.5, 1.0]}}, "schedule.ratios.1: input should be less than 1"),
+        ({"schedule": {"kind": "iterative", "steps": 0}}, "schedule.steps: input should be greater than or equal to 1"),
+        ({"schedule": {"kind": "iterative", "steps": 10**9}}, "schedule.steps must be at most 1000, got 1000000000"),
+        (
+            {"schedule": {"kind": "iterative", "steps": 900}, "search": {"low": 0.5, "high": 0.5001}},
+            "schedule.steps=900 are more links than fit between 0.5 and 0.5001",
+        ),
+        (
+            {"schedule": {"kind": "iterative", "grid": "lost/vgg16", "prunes_per_link": 2}},
+            "the grid lost/vgg16 has prune steps of its own: leave schedule.prunes_per_link out",
+        ),
+        (
+            {"schedule": {"kind": "iterative", "steps": 3}, "search": {"strategy": "bisect"}},
+            "an iterative schedule is searched along its chain: leave search.strategy 'bisect' out",
+        ),
+        (
+            {"schedule": {"kind": "iterative", "steps": 3}, "search": {"ratios": [0.5]}},
+            "the ratios of an iterative schedule are schedule.ratios",
+        ),
+        ({"search": {"strategy": "chain"}}, "'chain' walks an iterative schedule, and this one is one_shot"),
+        ({"schedule": {"steps": 3}}, "schedule.steps is of a schedule of kind iterative, and this one is one_shot"),
+        ({"schedule": {"prunes_per_link": 2}}, "schedule.prunes_per_link is of a schedule of kind iterative"),
+        (
+            {"schedule": {"kind": "iterative", "steps": 3, "from_scratch": True}},
+            "schedule.from_scratch is of a schedule of kind gradual, and this one is iterative: add --schedule gradual",
+        ),
+        ({"schedule": {"frequency": 5}}, "schedule.frequency is of a schedule of kind gradual"),
+        ({"schedule": {"rewind_epochs": 4}}, "schedule.rewind_epochs must be fewer than the 4 epochs of the recipe"),
+        ({"schedule": {"rewind_epochs": -1}}, "schedule.rewind_epochs: input should be greater than or equal to 0"),
+        (
+            {"schedule": {"kind": "gradual", "begin": 0.5, "end": 0.5}},
+            "schedule.begin must be below schedule.end, got 0.5 and 0.5",
+        ),
+        ({"schedule": {"kind": "gradual", "rewind_epochs": 1}}, "a gradual one prunes while it trains"),
+        ({"schedule": "gradual", "budgets": [0, 2]}, "budgets must be at least 1 epoch, got 0"),
+        ({"schedule": {"kind": "gradual", "frequenzy": 1}}, "'schedule.frequenzy': did you mean frequency?"),
+        (
+            {"schedule": "iterativ"},
+            "schedule.kind: input should be 'one_shot', 'iterative' or 'gradual', got 'iterativ'",
+        ),
     ],
     ids=str,
 )

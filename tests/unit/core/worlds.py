@@ -67,6 +67,8 @@ def make_plan(
     seeds: Sequence[int] = (0,),
     budgets: Sequence[int] = (1,),
     max_probes: int | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
     **search: Any,
 ) -> Plan:
     spec = SweepSpec.model_validate(
@@ -79,7 +81,8 @@ def make_plan(
             "deltas": deltas,
             "seeds": seeds,
             "budgets": budgets,
-            "recipe": Recipe(epochs=3, learning_rate=0.1),
+            "recipe": recipe or Recipe(epochs=3, learning_rate=0.1),
+            "schedule": schedule or {},
             "search": SearchSpec(**search),
             "limits": {"max_probes": max_probes},
         }
@@ -184,7 +187,7 @@ def potentials(plan: Plan, results: Mapping[str, ProbeResult]) -> dict[tuple[Cur
             threshold,
             results=results_of(plan, curve, results),
             dense=results.get(plan.parent(curve.seed).id),
-            search=plan.spec.search,
+            search=plan.search,
             num_examples=NUM_EXAMPLES,
         )
         for curve in plan.curves
@@ -204,7 +207,7 @@ def potential_by_definition(results: Iterable[ProbeResult], dense: ProbeResult, 
 
 def scan(plan: Plan, world: World, curve: Curve, threshold: Threshold, *, num_points: int) -> float:
     """The largest passing ratio of so many points of the range, evenly spaced in the logarithm of what is kept."""
-    low, high = plan.spec.search.low, plan.spec.search.high
+    low, high = plan.search.low, plan.search.high
     inside = [1 - (1 - low) * ((1 - high) / (1 - low)) ** (i / (num_points - 1)) for i in range(1, num_points - 1)]
     grid = [low, *inside, high]
     allowed = DENSE_WRONG + num_allowed(threshold.delta)

@@ -44,3 +44,18 @@ def test_a_failure_without_a_reason_is_still_told(results):
     assert failed.failure == Failure(kind="TrainingError", message="loss is NaN at epoch 3 of 10")
     bare = results.model_copy(update={"probes": (failed.model_copy(update={"failure": None}),)})
     assert "no reason recorded" in report_warnings(bare)[0]
+
+
+def test_warnings_name_networks_with_layers_that_no_longer_matter(results):
+    done = [probe for probe in results.probes if probe.is_done and not probe.probe.curve.is_dense][:4]
+
+    def without(probe, layers: tuple[str, ...]):
+        checkpoint = probe.result.checkpoint.model_copy(update={"dead_layers": layers})
+        return probe.model_copy(update={"result": probe.result.model_copy(update={"checkpoint": checkpoint})})
+
+    dead = [without(done[0], ("conv2",)), *(without(probe, ("a", "b", "c", "d")) for probe in done[1:])]
+    (line,) = report_warnings(results.model_copy(update={"probes": (*dead, results.probes[0])}))
+    assert line.startswith(
+        f"In 4 networks whole layers have no part in the answer any more: {probe_label(done[0])} (conv2)"
+    )
+    assert line.endswith("(a, b, c, 1 more), and 1 more.")

@@ -170,7 +170,7 @@ def potentials(plan: Plan, results: dict[str, ProbeResult]) -> dict[tuple[str, i
                 Threshold(task.name, plan.spec.deltas[0]),
                 results=known,
                 dense=results.get(plan.parent(curve.seed).id),
-                search=plan.spec.search,
+                search=plan.search,
                 num_examples=NUM,
             )
             found[curve.method, curve.seed, task.name] = (one.status, one.ratio)

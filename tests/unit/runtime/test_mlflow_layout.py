@@ -16,6 +16,7 @@ from raypruning.core.records import (
     Evaluation,
     ExcessError,
     Failure,
+    Gradual,
     Mask,
     MethodChoice,
     ModelChoice,
@@ -309,3 +310,52 @@ def test_links_ask_for_curves_as_charts() -> None:
     assert layout.experiment_url("http://localhost:5000/", "7") == f"http://localhost:5000/#/experiments/7/runs?{query}"
     url = layout.compare_url("http://localhost:5000", ["1", "2"])
     assert url == f"http://localhost:5000/#/compare-experiments/s?experiments=%5B%221%22%2C%20%222%22%5D&{query}"
+
+
+# Schedules, and methods with parameters
+
+
+def test_curve_of_another_schedule_is_named_by_it() -> None:
+    plain = make_probe().curve
+    assert layout.curve_name(plain) == "wt · 2 epochs · seed 0"
+    chain = plain.model_copy(update={"schedule": "iterative", "method": "wt:rules=paper"})
+    assert layout.curve_name(chain) == "wt:rules=paper · iterative · 2 epochs · seed 0"
+    dense = make_probe(method=DENSE).curve.model_copy(update={"schedule": "iterative"})
+    assert layout.curve_name(dense) == "dense retrained · 2 epochs · seed 0"
+
+
+@pytest.mark.parametrize("place", ["link", "branch", None])
+def test_run_of_a_probe_says_whether_it_is_a_link_or_a_branch(place: str | None) -> None:
+    probe = make_probe(start="a" * 20).model_copy(update={"place": place})
+    assert layout.probe_content(make_result(probe), sweep="small").tags.get("place") == place
+
+
+def test_runs_of_rewound_and_gradual_curves_are_their_own_and_say_so() -> None:
+    probe = make_probe()
+    rewound = probe.model_copy(update={"training": probe.training.model_copy(update={"rewind_epochs": 1})})
+    gradual = probe.model_copy(update={"training": probe.training.model_copy(update={"gradual": Gradual()})})
+    assert len({layout.curve_key(one) for one in (probe, rewound, gradual)}) == 3
+    assert layout.curve_content(rewound, sweep="small").params["rewind_epochs"] == "1"
+    assert layout.curve_content(gradual, sweep="small").params["gradual.frequency"] == "100"
+
+
+def test_parent_of_what_was_pruned_from_scratch_is_the_dense_network_of_its_seed_and_recipe() -> None:
+    parents = [make_result(make_probe(method=DENSE, budget=0, seed=seed)) for seed in (0, 1)]
+    known = {parent.probe.id: parent for parent in parents}
+    probe = make_probe(seed=1)
+    scratch = probe.model_copy(update={"training": probe.training.model_copy(update={"gradual": Gradual()})})
+    assert layout.parent_of(scratch, known) == parents[1]
+    other = scratch.training.model_copy(update={"recipe": Recipe(epochs=9, learning_rate=0.1)})
+    assert layout.parent_of(scratch.model_copy(update={"training": other}), known) is None
+
+
+def test_method_with_parameters_makes_names_that_mlflow_takes() -> None:
+    method = MethodChoice(name="wt", parameters={"rules": "paper", "skip": ("conv1", "fc2")})
+    probe = make_probe()
+    mask = probe.training.mask.model_copy(update={"method": method})
+    curve = probe.curve.model_copy(update={"method": method.label})
+    probe = probe.model_copy(update={"curve": curve, "training": probe.training.model_copy(update={"mask": mask})})
+    content = layout.curve_content(probe, sweep="small")
+    assert content.params["method"] == "wt:rules=paper,skip=conv1+fc2"
+    assert all(MLFLOW_NAME.match(name) for name in content.params)
+    assert all(MLFLOW_NAME.match(point.key) for point in layout.curve_points(make_result(probe)))

@@ -96,7 +96,7 @@ def test_a_training_that_was_stopped_after_any_epoch_and_continued_equals_the_un
     recipe = Recipe(**{"epochs": 5, "learning_rate": 0.05, "batch_size": 16, "milestones": (2, 4), **fields})
     undisturbed = network()
     masks = half_masks(undisturbed) if is_masked else {}
-    history = train(undisturbed, masks, setting(recipe))
+    history = train(undisturbed, masks, setting(recipe)).history
 
     store = open_store(str(tmp_path))
     for stop_after in range(1, 5):
@@ -112,13 +112,13 @@ def test_a_training_that_was_stopped_after_any_epoch_and_continued_equals_the_un
         assert found is not None
         continued = network(seed=77)  # Its weights must not matter.
         torch.manual_seed(12345)  # Nor may what was drawn before.
-        assert train(continued, masks, setting(recipe), resume=ResumeState(*found)) == history
+        assert train(continued, masks, setting(recipe), resume=ResumeState(*found)).history == history
         assert bits(continued) == bits(undisturbed)
 
 
 def test_a_training_that_was_stopped_twice_equals_the_undisturbed_one():
     undisturbed = network()
-    history = train(undisturbed, {}, setting())
+    history = train(undisturbed, {}, setting()).history
 
     resume: ResumeState | None = None
     for _ in range(2):
@@ -132,7 +132,7 @@ def test_a_training_that_was_stopped_twice_equals_the_undisturbed_one():
             train(network(), {}, setting(save=save_and_stop, save_seconds=0.0), resume=resume)
         resume = saved[0]
     continued = network()
-    assert train(continued, {}, setting(), resume=resume) == history
+    assert train(continued, {}, setting(), resume=resume).history == history
     assert bits(continued) == bits(undisturbed)
 
 
@@ -151,7 +151,7 @@ def test_a_training_saves_where_it_is_as_often_as_asked_and_not_after_its_last_e
 def test_the_same_seed_gives_the_same_bits(threads: int):
     torch.set_num_threads(threads)
     one, other = network(), network()
-    assert train(one, half_masks(one), setting()) == train(other, half_masks(other), setting())
+    assert train(one, half_masks(one), setting()).history == train(other, half_masks(other), setting()).history
     assert bits(one) == bits(other)
 
 
@@ -235,7 +235,7 @@ def test_the_history_has_an_entry_an_epoch_with_rates_and_losses_without_penalti
         model[1].bias.copy_(logits_C)
     recipe = Recipe(epochs=3, learning_rate=1e-30, milestones=(1,), batch_size=16, l1_penalty=5.0, l2_penalty=5.0)
     whole = setting(recipe, penalised=frozenset({"1.weight"}))
-    history = train(model, {}, whole)
+    history = train(model, {}, whole).history
     assert [entry.epoch for entry in history] == [1, 2, 3]
     assert [entry.learning_rate for entry in history] == pytest.approx([1e-30, 1e-31, 1e-31])
 
@@ -251,7 +251,7 @@ def test_the_history_has_an_entry_an_epoch_with_rates_and_losses_without_penalti
 def test_training_learns_what_can_be_learned():
     model = network()
     recipe = Recipe(epochs=40, learning_rate=0.05, batch_size=16)
-    history = train(model, {}, setting(recipe, augmentation="none", train=images(256, seed=0)))
+    history = train(model, {}, setting(recipe, augmentation="none", train=images(256, seed=0))).history
     assert history[-1].validation_error is not None and history[-1].validation_error <= 0.1
     assert history[-1].train_loss < history[0].train_loss / 2
 
@@ -284,7 +284,7 @@ def _parameters_after_each_epoch(recipe: Recipe) -> tuple[list[dict[str, bytes]]
         after.append({name.removeprefix("model/"): np.array(state.arrays[name]).tobytes() for name in names})
 
     model = network()
-    history = train(model, {}, setting(recipe.model_copy(update={"keep": "last"}), save=keep, save_seconds=0.0))
+    history = train(model, {}, setting(recipe.model_copy(update={"keep": "last"}), save=keep, save_seconds=0.0)).history
     return [*after, bits(model)], history
 
 
@@ -297,7 +297,7 @@ def test_the_last_epoch_is_kept_by_default_and_the_best_on_validation_when_asked
 
     last, chosen = network(), network()
     train(last, {}, setting(recipe))
-    same_history = train(chosen, {}, setting(recipe.model_copy(update={"keep": "best"})))
+    same_history = train(chosen, {}, setting(recipe.model_copy(update={"keep": "best"}))).history
     assert bits(last) == after[-1]
     assert bits(chosen) == after[best]
     assert same_history == history
@@ -327,7 +327,7 @@ def test_of_epochs_that_validate_equally_the_first_is_kept():
 
 def test_a_dataset_without_validation_images_trains_and_says_so_in_its_history():
     recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=16, keep="best")
-    history = train(network(), {}, setting(recipe, validation=images(0, seed=1)))
+    history = train(network(), {}, setting(recipe, validation=images(0, seed=1))).history
     assert [(entry.validation_loss, entry.validation_error) for entry in history] == [(None, None)] * 2
 
 
@@ -363,14 +363,14 @@ def test_a_single_image_left_over_does_not_count_in_the_mean_loss():
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
     recipe = Recipe(epochs=1, learning_rate=1e-30, batch_size=4)
-    (entry,) = train(model, {}, setting(recipe, train=images(5, seed=0)))
+    (entry,) = train(model, {}, setting(recipe, train=images(5, seed=0))).history
     assert entry.train_loss == pytest.approx(np.log(CLASSES), rel=1e-6)
 
 
 def test_a_training_of_no_epochs_leaves_the_network_as_it_is():
     model = network()
     before = bits(model)
-    assert train(model, half_masks(model), dataclasses.replace(setting(), epochs=0)) == ()
+    assert train(model, half_masks(model), dataclasses.replace(setting(), epochs=0)).history == ()
     assert bits(model) == before
 
 
@@ -381,3 +381,32 @@ def test_masks_that_keep_everything_change_nothing():
         other, {name: torch.ones_like(value, dtype=torch.bool) for name, value in other.named_parameters()}, setting()
     )
     assert bits(one) == bits(other)
+
+
+# Broken off
+
+
+@pytest.mark.parametrize("fields", OPTIMISERS.values(), ids=OPTIMISERS.keys())
+@pytest.mark.parametrize("stop_epochs", [0, 1, 3, 5])
+def test_a_training_broken_off_has_the_bits_that_the_whole_one_had_then(fields: dict, stop_epochs: int):
+    recipe = Recipe(**{"epochs": 5, "learning_rate": 0.05, "batch_size": 16, "milestones": (2, 4), **fields})
+    after = [bits(network())]
+
+    def keep(state: ResumeState) -> None:
+        names = [name for name in state.arrays if name.startswith("model/")]
+        after.append({name.removeprefix("model/"): np.array(state.arrays[name]).tobytes() for name in names})
+
+    whole = network()
+    history = train(whole, {}, setting(recipe.model_copy(update={"keep": "last"}), save=keep, save_seconds=0.0)).history
+    after.append(bits(whole))
+
+    # Its last epoch counts, also where the best one of a whole training would.
+    broken = network()
+    assert train(broken, {}, setting(recipe, stop_epochs=stop_epochs)).history == history[:stop_epochs]
+    assert bits(broken) == after[stop_epochs]
+
+
+def test_a_training_from_scratch_of_other_epochs_runs_its_whole_schedule():
+    recipe = Recipe(epochs=8, learning_rate=0.1, batch_size=16, milestones=(4, 6))
+    rates = [entry.learning_rate for entry in train(network(), {}, setting(recipe, epochs=4)).history]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])

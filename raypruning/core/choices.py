@@ -1,0 +1,175 @@
+"""What a person chooses for a training: recipe, data, model, method, schedule. See `records` for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Record(BaseModel):
+    """Parent of all records: frozen, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Numerics(Record):
+    """What else changes the bits of a training. Threads count on CPU only."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: Annotated[int, Field(ge=1)] = 1
+
+
+class Recipe(Record):
+    """How a network is trained, and retrained after a prune. Epochs are counted in the schedule of the dense training.
+
+    Attributes:
+        epochs: of the dense training; a retraining takes its budget instead.
+        learning_rate_schedule: `step` multiplies by `gamma` at each of `milestones` (epochs); `poly` is
+            (1 - t/T)^`poly_power`; `cosine` is half a cosine to zero. All are stepped per iteration, and begin with a
+            linear warm-up from 0 over `warmup_epochs`.
+        retrain_schedule: `scaled` runs the whole schedule, compressed into the budget (learning-rate rewinding; the
+            paper's when the budget equals `epochs`); `tail` runs the last `budget` epochs of it (Renda et al. 2020);
+            `constant` stays at the rate with which the dense training began its last epoch (fine-tuning).
+        l1_penalty, l2_penalty: added to the loss as penalty * sum |w| or penalty * sum w^2 over the weights of prunable
+            layers. `weight_decay` is the optimiser's, on all parameters.
+        augmentation: `default` is the dataset's own.
+        keep: which epoch's weights are the checkpoint: the last (the paper's) or the best on validation.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    learning_rate_schedule: Literal["constant", "step", "poly", "cosine"] = "step"
+    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    poly_power: Annotated[float, Field(gt=0)] = 0.9
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    retrain_schedule: Literal["scaled", "tail", "constant"] = "scaled"
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    l1_penalty: Annotated[float, Field(ge=0)] = 0.0
+    l2_penalty: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: Literal["default", "none", "crop_flip", "resized_crop_flip"] = "default"
+    keep: Literal["last", "best"] = "last"
+    numerics: Numerics = Numerics()
+
+
+class DataChoice(Record):
+    """A dataset by name, and what is taken of it. None means all, or as it is.
+
+    Attributes:
+        train_images, test_images: a class-balanced part of so many images.
+        image_size: the side in pixels the images are brought to.
+    """
+
+    name: str
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    test_images: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+
+
+class ModelChoice(Record):
+    """A model by name, and its options (such as `stem`)."""
+
+    name: str
+    options: Mapping[str, bool | int | float | str] = {}
+
+
+class MethodChoice(Record):
+    """A method by name, and its parameters, such as `rules`, `skip` (layers) or `map` (layer -> weight)."""
+
+    name: str
+    parameters: Mapping[str, bool | int | float | str | tuple[str, ...] | Mapping[str, float]] = {}
+
+    @field_validator("parameters")
+    @classmethod
+    def _lists(cls, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        # A list of one is the one, so that what has one label has one identity.
+        return {
+            key: value[0] if isinstance(value, tuple) and len(value) == 1 else value
+            for key, value in parameters.items()
+        }
+
+    @property
+    def label(self) -> str:
+        """What people type and curves are called: `wt`, or `wt:rules=paper,skip=conv1+fc2`."""
+        parts = [f"{key}={_value_text(value)}" for key, value in sorted(self.parameters.items())]
+        return f"{self.name}:{','.join(parts)}" if parts else self.name
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}*{number:g}" for key, number in sorted(value.items()))
+    return "+".join(value) if isinstance(value, tuple) else f"{value}"
+
+
+class Mask(Record):
+    """What is removed before a training: by which method, and which fraction of the model's parameters is asked for.
+
+    Attributes:
+        via: smaller ratios pruned to on the way, with scores computed anew at each and no retraining in between (the
+            paper prunes several times for each retraining).
+    """
+
+    method: MethodChoice
+    ratio: Ratio
+    via: tuple[Ratio, ...] = ()
+
+
+class Gradual(Record):
+    """Pruning inside one training: the ratio grows as a cubic from 0 at `begin` to the mask's own at `end`.
+
+    s(t) = s_end * (1 - (1 - (t - begin) / (end - begin))^3); masks are chosen anew every `frequency` steps, removed
+    weights keep the value they had and may come back until `end`.
+
+    Attributes:
+        begin, end: as fractions of the training's steps.
+        frequency: steps between two choices of masks.
+
+    Source: Zhu and Gupta 2018, section 3; the PIE study.
+    """
+
+    begin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    end: Annotated[float, Field(gt=0, le=1)] = 0.75
+    frequency: Annotated[int, Field(ge=1)] = 100
+
+
+class Schedule(Record):
+    """When is pruned: all at once, in a chain of prune and retrain, or inside one training.
+
+    Attributes:
+        kind: `one_shot` prunes the parent once and retrains; `iterative` is a chain whose links each prune what the
+            link before left; `gradual` prunes while it trains.
+        grid: of an iterative schedule: name of a list of ratios from a study, such as `lost/resnet20`.
+        ratios: of an iterative schedule: those of its links, ascending. `grid`, `ratios` or `steps`, one of them.
+        steps: of an iterative schedule: so many links, evenly spaced in the logarithm of what is kept, from
+            search.low to search.high.
+        prunes_per_link: times each link prunes, evenly spaced in the same way, before it retrains once.
+        rewind_epochs: before a link retrains, the weights that are left go back to those the parent had after so many
+            epochs (0: its initialisation; the lottery ticket hypothesis). None keeps them.
+        from_scratch: of a gradual schedule: begin from a fresh initialisation and not from the parent; the budget is
+            then that of the whole training.
+        begin, end, frequency: of a gradual schedule: see `Gradual`.
+    """
+
+    kind: Literal["one_shot", "iterative", "gradual"] = "one_shot"
+    grid: str | None = None
+    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    steps: Annotated[int, Field(ge=1)] | None = None
+    prunes_per_link: Annotated[int, Field(ge=1)] = 1
+    rewind_epochs: Annotated[int, Field(ge=0)] | None = None
+    from_scratch: bool = False
+    begin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    end: Annotated[float, Field(gt=0, le=1)] = 0.75
+    frequency: Annotated[int, Field(ge=1)] = 100

@@ -1,0 +1,251 @@
+"""Scores and masks beside those that the original code of Lost in Pruning computed, for every fixture there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raypruning.core.records import MethodChoice
+from raypruning.methods import layer_inputs, paper_rules
+from raypruning.methods.method import Masks, Network, Samples
+from raypruning.methods.prune import apply_masks, make_masks, num_removed, resolve_method
+from raypruning.methods.selection import RATIO_TOLERANCE
+from raypruning.models.layers import layer_positions, prunable_layers
+from raypruning.models.resolve import build_model
+
+ROOT = Path(__file__).parents[3]
+FOLDER = Path(os.environ.get("TORCHPRUNE_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+FILES = sorted(FOLDER.glob("torchprune_*.npz"))
+
+# The study's classes by our names.
+CLASSES = {"wt": "ThresNet", "sipp": "SiPPNet", "ft": "FilterThresNet", "pfp": "PFPNet"}
+KINDS = ("oneshot", "cascade")
+
+# Two codes that sum the same float32 numbers in another order agree in their scores to this, relative to each score.
+SCORE_TOLERANCE = 1e-5
+
+
+class Fixture(NamedTuple):
+    """What the original was given and what it made of it."""
+
+    arrays: dict[str, np.ndarray]
+    model: nn.Module
+    samples: Samples
+
+    @property
+    def example_NCHW(self) -> Tensor:
+        return torch.zeros_like(self.samples.images_NCHW[:1])
+
+
+def read(path: Path) -> Fixture:
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    samples = Samples(torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"]).long())
+    name = path.stem.removeprefix("torchprune_").removesuffix("_bn")
+    num_classes = [value for key, value in arrays.items() if key.startswith("w/") and key.endswith("bias")][-1].size
+    _, channels, _, size = samples.images_NCHW.shape
+    model = build_model(name, num_classes=num_classes, in_channels=channels, image_size=size, options={})
+    theirs = [value for key, value in arrays.items() if key.startswith("w/")]
+    own = model.state_dict()
+    # Names differ, the order in which things are registered does not.
+    assert [tuple(value.shape) for value in own.values()] == [value.shape for value in theirs]
+    model.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in zip(own, theirs, strict=True)})
+    return Fixture(arrays, model.eval(), samples)
+
+
+def file_ids(path: Path) -> str:
+    return f"parity-{path.name}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "path" in metafunc.fixturenames:
+        missing = pytest.param(
+            None,
+            id="parity-none",
+            marks=pytest.mark.skip(reason=f"no torchprune_*.npz in {FOLDER}: see TORCHPRUNE_FIXTURES"),
+        )
+        metafunc.parametrize("path", FILES or [missing], ids=file_ids if FILES else None, scope="module")
+
+
+@pytest.fixture(scope="module")
+def fixture(path: Path) -> Iterator[Fixture]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield read(path)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def network(fixture: Fixture) -> Iterator[Fixture]:
+    """The fixture, put back afterwards to where the original began."""
+    start = {name: value.clone() for name, value in fixture.model.state_dict().items()}
+    yield fixture
+    fixture.model.load_state_dict(start)
+
+
+def scores_of(fixture: Fixture, method: str) -> dict[str, Tensor]:
+    resolved = resolve_method(MethodChoice(name=method))
+    return resolved.score(
+        Network(
+            model=fixture.model,
+            layers=prunable_layers(fixture.model),
+            example_NCHW=fixture.example_NCHW,
+            generator=torch.Generator(),
+            granularity=resolved.granularity,
+            samples=fixture.samples,
+        )
+    )
+
+
+def test_layers_positions_and_size_are_the_originals(fixture: Fixture):
+    layers = prunable_layers(fixture.model)
+    assert len(layers) == len(fixture.arrays["layers"])
+    _, channels, _, size = fixture.samples.images_NCHW.shape
+    positions = layer_positions(fixture.model, channels, size)
+    assert [positions[name] for name in layers] == fixture.arrays["patches"].tolist()
+    assert sum(value.numel() for value in fixture.model.parameters()) == fixture.arrays["orig"][0]
+
+
+@pytest.mark.parametrize("method", ["sipp", "pfp"])
+def test_scores_are_the_originals(fixture: Fixture, method: str, monkeypatch: pytest.MonkeyPatch):
+    ours = scores_of(fixture, method)
+    doubt = doubts(fixture, method, ours, monkeypatch)
+    for index, (name, score) in enumerate(ours.items()):
+        theirs = torch.from_numpy(fixture.arrays[f"{method}/{index}"])
+        assert score.shape == theirs.shape
+        assert bool(((score - theirs).abs() <= SCORE_TOLERANCE * theirs + doubt[name]).all()), name
+        # The doubt is there for the few that need it.
+        assert torch.isclose(score, theirs, rtol=SCORE_TOLERANCE, atol=0.0).float().mean() > 0.95, name
+
+
+def doubts(
+    fixture: Fixture, method: str, scores: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Tensor]:
+    """What float32 leaves open about each score.
+
+    An activation is a sum of about a thousand products, each rounded relative to the largest: it is known to a few
+    eps of the layer's largest, and a share in a small sum of small activations to much less than 1e-5 of itself. So
+    the activations are moved by 8 eps of the layer's largest, twice; four times what that does to a score is its doubt.
+    """
+    generator = torch.Generator().manual_seed(0)
+    unfold = layer_inputs.unfold
+
+    def moved(layer: nn.Module, x: Tensor) -> Tensor:
+        noise = torch.rand(x.shape, generator=generator) * 2 - 1
+        step = 8 * torch.finfo(torch.float32).eps * x.abs().max()
+        # What a ReLU set to 0 is exactly 0, and nothing changes its sign.
+        return unfold(layer, torch.where(x == 0, x, torch.where((x + step * noise) * x > 0, x + step * noise, x)))
+
+    monkeypatch.setattr(layer_inputs, "unfold", moved)
+    draws = [scores_of(fixture, method) for _ in range(2)]
+    monkeypatch.undo()
+    return {
+        name: 4 * torch.stack([(draw[name] - score).abs() for draw in draws]).amax(0) for name, score in scores.items()
+    }
+
+
+def kept_of(model: nn.Module, masks: Masks) -> np.ndarray:
+    """Which weights of prunable layers stay, in one row."""
+    parts = []
+    for name, layer in prunable_layers(model).items():
+        mask = masks.get(f"{name}.weight", torch.ones_like(layer.weight, dtype=torch.bool))
+        parts.append(mask.numpy().ravel())
+    return np.concatenate(parts)
+
+
+class Prune(NamedTuple):
+    """One prune by us and by the original: our masks, its kept weights and its counts."""
+
+    keep: float
+    masks: Masks
+    theirs: np.ndarray
+    num_left: int
+
+
+def prunes(fixture: Fixture, method: str, kind: str) -> Iterator[Prune]:
+    """Every prune of a kind in the fixture; each of a cascade begins with what the original left."""
+    resolved = resolve_method(MethodChoice(name=method, parameters={"rules": "paper"}))
+    prefix = f"{kind}/{CLASSES[method]}/"
+    kept = {float(key.split("/")[2]): key.rsplit("/", 1)[0] for key in fixture.arrays if key.startswith(prefix)}
+    assert kept, f"the fixture has no {prefix}"
+    weights = [f"{name}.weight" for name in prunable_layers(fixture.model)]
+    sizes = [dict(fixture.model.named_parameters())[name].shape for name in weights]
+    alive: Masks = {}
+    for keep in sorted(kept, reverse=True):
+        masks = make_masks(
+            resolved,
+            fixture.model,
+            1.0 - keep,
+            example_NCHW=fixture.example_NCHW,
+            seed=0,
+            alive=alive,
+            samples=fixture.samples,
+        )
+        flat = np.unpackbits(fixture.arrays[f"{kept[keep]}/mask"])[: sum(size.numel() for size in sizes)].astype(bool)
+        yield Prune(keep, masks, flat, int(fixture.arrays[f"{kept[keep]}/stat"][0]))
+        if kind == "cascade":
+            parts = torch.from_numpy(flat).split([size.numel() for size in sizes])
+            theirs = {name: part.view(size) for name, part, size in zip(weights, parts, sizes, strict=True)}
+            alive = {**masks, **theirs}
+            apply_masks(fixture.model, alive)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["wt", "ft"])
+def test_masks_that_hang_on_weights_alone_are_the_originals(network: Fixture, method: str, kind: str):
+    num_params = sum(value.numel() for value in network.model.parameters())
+    for prune in prunes(network, method, kind):
+        assert np.array_equal(kept_of(network.model, prune.masks), prune.theirs), prune.keep
+        assert num_params - num_removed(prune.masks) == prune.num_left, prune.keep
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sipp_masks_are_the_originals_but_for_scores_that_float32_cannot_tell_apart(network: Fixture, kind: str):
+    num_params = sum(value.numel() for value in network.model.parameters())
+    for prune in prunes(network, "sipp", kind):
+        ours = kept_of(network.model, prune.masks)
+        differs = ours != prune.theirs
+        if differs.any():
+            # Only on scores as near to the last one kept as two computations of them are to each other.
+            scores = np.concatenate([score.numpy().ravel() for score in scores_of(network, "sipp").values()])
+            last_kept = scores[ours].min()
+            assert np.abs(scores[differs] - last_kept).max() <= 2 * SCORE_TOLERANCE * last_kept, prune.keep
+        assert abs(num_params - num_removed(prune.masks) - prune.num_left) <= differs.sum(), prune.keep
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pfp_masks_are_the_originals_but_among_exact_ties(network: Fixture, kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Many channels have a share of exactly 1: ours keeps the first of equals, theirs what `argpartition` does."""
+    num_params = sum(value.numel() for value in network.model.parameters())
+    monkeypatch.setattr(paper_rules, "keep_highest", keep_as_argpartition)
+    for prune in prunes(network, "pfp", kind):
+        assert np.array_equal(kept_of(network.model, prune.masks), prune.theirs), prune.keep
+        assert num_params - num_removed(prune.masks) == prune.num_left, prune.keep
+
+
+def keep_as_argpartition(scores: Tensor, num_keep: int) -> Tensor:
+    """The original's choice among equal scores: whatever numpy's partition leaves at the end."""
+    order = (
+        np.argpartition(scores.numpy(), len(scores) - num_keep) if num_keep < len(scores) else np.arange(len(scores))
+    )
+    keep = np.zeros(len(scores), dtype=bool)
+    keep[order[len(scores) - num_keep :]] = True
+    return torch.from_numpy(keep)
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_corrected_rules_reach_the_ratio_where_the_originals_miss_it(network: Fixture, method: str):
+    num_params = sum(value.numel() for value in network.model.parameters())
+    resolved = resolve_method(MethodChoice(name=method))
+    for ratio in (0.2, 0.5, 0.8):
+        masks = make_masks(
+            resolved, network.model, ratio, example_NCHW=network.example_NCHW, seed=0, samples=network.samples
+        )
+        assert abs(num_removed(masks) / num_params - ratio) <= RATIO_TOLERANCE
