@@ -100,9 +100,11 @@ def sweep(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the answer.")] = False,
 ) -> None:
     """Find how far a network can be pruned within delta on each task. The same command again continues."""
-    from raypruning.app.request import SweepRequest, resolve_request
+    from raypruning.runtime.signals import StopOnSignal
 
-    with _errors_in_one_line(retype=True):
+    with _errors_in_one_line(retype=True), StopOnSignal():
+        from raypruning.app.request import SweepRequest, resolve_request
+
         resolved = resolve_request(
             SweepRequest(
                 target=target,
@@ -341,9 +343,8 @@ def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
     """Run a sweep, print its answer and where everything is, exit 0 or 3."""
     from raypruning.app.sweep import run_sweep
     from raypruning.reporting.live import LiveReport
-    from raypruning.runtime.signals import StopOnSignal
 
-    with StopOnSignal(), LiveReport(_console(stderr=True), quiet=quiet) as watcher:
+    with LiveReport(_console(stderr=True), quiet=quiet) as watcher:
         finished = run_sweep(resolved, watcher=watcher)
     _print_results(finished.results, as_json=as_json)
     for problem in finished.problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -17,7 +18,8 @@ from raypruning.core.progress import CurveProgress, curve_progress
 from raypruning.core.records import ProbeResult
 from raypruning.reporting.wording import count, duration, percent
 
-PLAIN_SECONDS = 20.0
+PLAIN_SECONDS = 20.0  # between plain lines, while results come
+SILENT_SECONDS = 60.0  # after which one is due although none came: a large parent trains for hours
 
 
 class LiveReport:
@@ -37,11 +39,13 @@ class LiveReport:
         self._num_running = 0
         self._num_new = 0
         self._began = self._said = time.monotonic()
+        self._is_over = threading.Event()
 
     def __enter__(self) -> LiveReport:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._is_over.set()
         if self._live is not None:
             self._live.stop()
 
@@ -63,6 +67,8 @@ class LiveReport:
         if self._console.is_terminal:
             self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True)
             self._live.start()
+        else:
+            threading.Thread(target=self._break_silence, daemon=True).start()
 
     def update(self, result: ProbeResult, results: Mapping[str, ProbeResult], *, num_running: int) -> None:
         """One more result is there."""
@@ -73,10 +79,17 @@ class LiveReport:
             self._print(
                 Text(f"failed: {curve.label}, ratio {result.probe.ratio:.4f}: {result.failure.message}", style="red")
             )
-        is_due = time.monotonic() - self._said >= PLAIN_SECONDS
-        if self._live is None and not self._quiet and is_due:
-            self._said = time.monotonic()
-            self._console.print(self._line(), highlight=False)
+        if self._live is None and not self._quiet and time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._say_how_far()
+
+    def _say_how_far(self) -> None:
+        self._said = time.monotonic()
+        self._console.print(self._line(), highlight=False)
+
+    def _break_silence(self) -> None:
+        while not self._is_over.wait(max(0.0, self._said + SILENT_SECONDS - time.monotonic())):
+            if time.monotonic() - self._said >= SILENT_SECONDS:
+                self._say_how_far()
 
     def _print(self, line: Text) -> None:
         # Not folded: a terminal does that by itself, and a log is searched for what a line says.

@@ -633,6 +633,20 @@ def test_two_processes_on_one_sweep_both_finish_with_the_same_answer(swept, tiny
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_sweep_that_is_stopped_while_its_flags_are_read_says_how_to_go_on(
+    prune_cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, code: int
+):
+    (tmp_path / f"stops_{code}.py").write_text(f"import os\nos.kill(os.getpid(), {signum.value})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = prune_cli("sweep", "lenet5", "--set", f"plugins=['stops_{code}']", "--storage", tmp_path / "store")
+    assert ran.code == code
+    assert ran.err.splitlines()[-1] == (
+        f"prune-cli: stopped by {signum.name}; what is finished is kept: the same command continues"
+    )
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_sweep_that_is_stopped_says_how_to_go_on_and_goes_on(
     signum: signal.Signals, code: int, swept, tiny: list[str], tmp_path: Path, again: Callable
 ):
