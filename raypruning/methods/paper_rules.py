@@ -7,7 +7,7 @@ dropped; the channels of the images can be removed; and the reached ratio may be
 Source: Lost in Pruning and its code (torchprune), as `BaseCompressedNet.compress`, `WeightNet`, `FilterNet` have it.
 """
 
-# O out, I in channels; U units of a layer; N images, B of a batch, C channels
+# L layers, O out, I in channels; U units of a layer; N images, B of a batch, C channels
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ SEARCH_ITERATIONS = 20
 LOWEST_FRACTION = 0.4  # of the kept fraction asked for: the bracket's lower end
 HIGHEST_FRACTION = 0.999  # of the kept fraction before the prune: its upper end
 SAMPLE_BATCH = 4
+KEEP_DIGITS = 12  # of the kept fraction: what a person can have asked for
 
 # Of the error bound that distributes channels: a coreset's chance to fail, and its constant.
 FAILURE_PROBABILITY = 1e-16
@@ -60,7 +61,8 @@ def paper_masks(network: Network, scores: Scores, ratio: float, *, allocate: All
     """
     assert network.samples is not None
     prune = _Prune(network, scores, allocate)
-    keep_ratio = 1.0 - ratio
+    # Where the kept share of all parameters is a whole number, the last bit of a difference would cost a weight.
+    keep_ratio = round(1.0 - ratio, KEEP_DIGITS)
     tried: dict[float, float] = {}
 
     def miss(asked: float) -> float:
@@ -90,7 +92,9 @@ class _Prune:
         layers = prunable_layers(self._model)
         self._weights = {name: layers[name].weight for name in network.layers}
         self._shapes = [_shape_of(weight) for weight in self._weights.values()]
-        self.num_params = sum(value.numel() for value in self._start.values())
+        self._gone = {name: ~mask.to(self._start[name].device) for name, mask in network.alive.items()}
+        # The original takes its fractions of the parent's parameters that are not 0, so without biases that begin at 0.
+        self.num_params = sum(int(is_of_parent.count_nonzero()) for is_of_parent in self._of_parent().values())
         self.size_before = self._size()
         self._prunable_before = sum(int(weight.count_nonzero()) for weight in self._weights.values())
 
@@ -111,7 +115,16 @@ class _Prune:
         return self._size()
 
     def masks(self) -> Masks:
-        return {name: (value != 0).detach().clone() for name, value in self._model.named_parameters()}
+        """False where a prune made a parameter 0: this one, or an earlier one."""
+        of_parent = self._of_parent()
+        return {name: ((value != 0) | ~of_parent[name]).detach() for name, value in self._model.named_parameters()}
+
+    def _of_parent(self) -> dict[str, Tensor]:
+        """Where the parent was not 0; what an earlier prune removed was not."""
+        return {
+            name: (value != 0) | self._gone[name] if name in self._gone else value != 0
+            for name, value in self._start.items()
+        }
 
     def _size(self) -> int:
         return sum(int(value.count_nonzero()) for value in self._model.parameters())
@@ -168,9 +181,11 @@ def highest_weights(network: Network, scores: Scores, shapes: Sequence[LayerShap
 
 def uniform_filters(network: Network, scores: Scores, shapes: Sequence[LayerShape], budget: int) -> Keep:
     """The same fraction of the filters of every layer but the last, sized as if the layers were a chain."""
+    num_out_L = torch.tensor([shape.num_out for shape in shapes])
 
     def counts(fraction: float) -> list[int]:
-        kept = [max(1, round(fraction * shape.num_out)) for shape in shapes]
+        # In float32, as the original: layers of 33 and of 165 filters are at their halves together only there.
+        kept = (num_out_L * fraction).round().int().clamp(min=1).tolist()
         return [*kept[:-1], shapes[-1].num_out]
 
     def excess(fraction: float) -> float:
