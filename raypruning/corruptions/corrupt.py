@@ -82,9 +82,9 @@ def luma(images_N3HW: Tensor) -> Tensor:
 
 def _checked(images_NCHW: Tensor) -> Tensor:
     if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or images_NCHW.shape[1] not in (1, 3):
+        kind = str(images_NCHW.dtype).removeprefix("torch.")
         raise DataError(
-            f"images to corrupt must be uint8 of shape (N, 1 or 3, H, W), got {str(images_NCHW.dtype).removeprefix('torch.')} "
-            f"{tuple(images_NCHW.shape)}"
+            f"images to corrupt must be uint8 of shape (N, 1 or 3, H, W), got {kind} {tuple(images_NCHW.shape)}"
         )
     return images_NCHW
 

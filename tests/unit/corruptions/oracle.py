@@ -36,7 +36,7 @@ def reference(name: str, severity: int, image_HWC: np.ndarray, *, seed: int, par
     from PIL import Image
 
     function = _functions(parameter_set)[_THEIR_NAMES.get(name, name)]
-    np.random.seed(seed)  # noqa: NPY002: the legacy stream is what it draws from
+    np.random.seed(seed)  # The legacy stream is what it draws from.
     return np.uint8(function(Image.fromarray(image_HWC), severity))
 
 
@@ -85,7 +85,7 @@ def _mend(module: Any) -> None:
 
     def random_noise(image: np.ndarray, mode: str, amount: float) -> np.ndarray:
         # Scikit-image takes a generator; one seeded from the legacy stream is replayable.
-        seeded = np.random.default_rng(np.random.randint(1 << 31))  # noqa: NPY002
+        seeded = np.random.default_rng(np.random.randint(1 << 31))
         return skimage.util.random_noise(image, mode=mode, amount=amount, rng=seeded)
 
     module.gaussian = gaussian_of_before
