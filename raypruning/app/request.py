@@ -16,7 +16,7 @@ from raypruning.core.records import SweepSpec
 from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
 from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
-from raypruning.tasks.task import resolve_task
+from raypruning.tasks.task import expand_tasks, resolve_task
 
 DEFAULT_STORAGE = "raypruning-store"
 CONNECT_SECONDS = 10.0  # to a cluster's head
@@ -89,9 +89,11 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     Raises: SpecError, UnknownNameError, DataError, ResourceError: one line each; nothing has been written.
     """
     file = read_target(request.target)
-    data_dir = _data_dir(request, environment)
+    data_dir = resolve_data_dir(request.data_dir, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
     raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
+    if isinstance(raw.get("tasks"), list) and all(isinstance(task, str) for task in raw["tasks"]):
+        raw["tasks"] = expand_tasks(raw["tasks"])  # Anything else is for the spec to refuse.
     if "gpus_per_probe" not in raw.get("resources", {}) and request.address is None and _has_gpu():
         raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
         notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
@@ -167,13 +169,14 @@ def resolve_tracking_uri(
     return f"sqlite:///{folder}/mlflow.db"
 
 
-def _data_dir(request: SweepRequest, environment: Mapping[str, str]) -> Path | None:
-    configured = str(request.data_dir) if request.data_dir else environment.get("RAYPRUNING_DATA_DIR")
+def resolve_data_dir(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder asked for, or of the environment; None where neither says. Raises DataError if it is not there."""
+    configured = str(data_dir) if data_dir else environment.get("RAYPRUNING_DATA_DIR")
     if not configured:
         return None
     path = Path(configured).expanduser().resolve()
     if not path.is_dir():
-        where = "--data-dir" if request.data_dir else "RAYPRUNING_DATA_DIR"
+        where = "--data-dir" if data_dir else "RAYPRUNING_DATA_DIR"
         raise DataError(f"{where}: there is no folder {path}")
     return path
 

@@ -109,6 +109,11 @@ def open_images(dataset: Dataset, split: str, device: torch.device, *, num_threa
     return StreamedImages(source, device, num_threads=num_threads)
 
 
+def open_changed(labels_N: np.ndarray, changed_NCHW: np.ndarray, device: torch.device) -> Images:
+    """A test set whose images were changed on disk. They are read from there, a batch at a time."""
+    return StreamedImages(ImageArrays(images_NCHW=changed_NCHW, labels_N=labels_N), device)
+
+
 def augment(images_BCHW: Tensor, *, augmentation: str, generator: torch.Generator) -> Tensor:
     """Random changes to uint8 images of a batch; the random numbers are drawn on the CPU, the same on every device.
 
