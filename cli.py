@@ -214,7 +214,9 @@ def list_(
 @app.command()
 def tasks(
     dataset: Annotated[str | None, typer.Argument(help="Dataset whose changed test sets are meant.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task or pattern, such as 'corruption/*/3'. Repeatable.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task or pattern, such as 'corruption/*/3'. Repeatable.")
+    ] = None,
     build: Annotated[bool, typer.Option("--build", help="Make the sets that are missing.")] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Delete the sets.")] = False,
     data_dir: Annotated[

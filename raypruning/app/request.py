@@ -14,6 +14,7 @@ from raypruning import registry
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
 from raypruning.core.records import SweepSpec
 from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
+from raypruning.corruptions.mixes import expand_mixes
 from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
 from raypruning.tasks.task import expand_tasks, resolve_task
@@ -102,7 +103,7 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     elif request.dataset and request.dataset != file.raw.get("dataset"):
         derived = f"{raw.get('name', request.target)}-{request.dataset}"
         raw["name"] = re.sub(r"[^A-Za-z0-9._]+", "-", derived)[:MAX_NAME].rstrip("-")
-    spec = build_spec(raw, source=file.source, recipes=recipes())
+    spec = _with_spelt_out_mixes(build_spec(raw, source=file.source, recipes=recipes()))
     registry.import_plugins(spec.plugins)
     check_names(spec)
     if max(spec.deltas) > 0.1:
@@ -129,6 +130,14 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     if spec.resources.gpus_per_probe and setting.address is None:
         _require_gpu(spec.resources.gpus_per_probe)
     return Resolved(spec, setting)
+
+
+def _with_spelt_out_mixes(spec: SweepSpec) -> SweepSpec:
+    """The same training has the same identity, however its corruptions were named. Raises UnknownNameError."""
+    if not spec.recipe.train_corruptions:
+        return spec
+    recipe = spec.recipe.model_copy(update={"train_corruptions": expand_mixes(spec.recipe.train_corruptions)})
+    return spec.model_copy(update={"recipe": recipe})
 
 
 def check_names(spec: SweepSpec) -> None:

@@ -85,7 +85,9 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         watcher.say(notice)
     plan = make_plan(spec, setting)
     if (num_bytes := _test_set_bytes(spec, setting)) >= LARGE_TEST_SETS_BYTES:
-        watcher.say(f"changed test sets take {num_bytes / 1e9:.1f} GB of {cache_dir()}; prune-cli tasks --clear frees it")
+        watcher.say(
+            f"changed test sets take {num_bytes / 1e9:.1f} GB of {cache_dir()}; prune-cli tasks --clear frees it"
+        )
     if not _was_begun(spec, setting):
         check_methods(plan, setting)
     store = open_store(setting.storage)  # After the checks: what is refused leaves no empty storage behind.

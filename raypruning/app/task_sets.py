@@ -19,7 +19,6 @@ from raypruning.reporting.wording import count
 from raypruning.tasks import task_store
 from raypruning.tasks.task import describe_task, expand_tasks, resolve_task
 
-
 SET = "test set"
 
 

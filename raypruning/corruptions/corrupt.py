@@ -18,7 +18,9 @@ from raypruning.errors import DataError
 GPU_CHUNK_BYTES = 1 << 29
 
 
-def draw(name: str, severity: int, images_NCHW: Tensor, ids_N: Tensor, *, parameter_set: str) -> Draws:
+def draw(
+    name: str, severity: int, images_NCHW: Tensor, ids_N: Tensor, *, parameter_set: str, key: str = "test"
+) -> Draws:
     """The random draws of a corruption for images, by their ids: pass them to `apply`.
 
     Args:
@@ -26,11 +28,12 @@ def draw(name: str, severity: int, images_NCHW: Tensor, ids_N: Tensor, *, parame
         images_NCHW: uint8, one or three channels.
         ids_N: which images these are, whole numbers from 0; equal ids of equal shapes get equal draws.
         parameter_set: `cifar` or `imagenet`.
+        key: what the draws are for; another one, other draws.
     """
     parameters = parameters_of(name, severity, parameter_set=parameter_set)
     corruption = get_corruption(name)
     images_NCHW = _in_colour(_checked(images_NCHW), corruption)
-    stream = Stream(f"{name}/{severity}", ids_N.to(images_NCHW.device))
+    stream = Stream(f"{key}/{name}/{severity}", ids_N.to(images_NCHW.device))
     return corruption.draw(stream, images_NCHW, parameters)
 
 
@@ -47,11 +50,19 @@ def apply(name: str, severity: int, images_NCHW: Tensor, draws: Draws, *, parame
 
 
 def corrupt(
-    name: str, severity: int, images_NCHW: Tensor, ids_N: Tensor, *, parameter_set: str, num_threads: int = 1
+    name: str,
+    severity: int,
+    images_NCHW: Tensor,
+    ids_N: Tensor,
+    *,
+    parameter_set: str,
+    key: str = "test",
+    num_threads: int = 1,
 ) -> Tensor:
     """Draw and apply, in chunks that fit a CPU's cache or a GPU's memory.
 
     Args:
+        key: what the draws are for; another one, other draws.
         num_threads: chunks at once on a CPU; no effect on the result.
     """
     is_on_cpu = images_NCHW.device.type == "cpu"
@@ -61,7 +72,7 @@ def corrupt(
 
     def corrupt_chunk(start: int) -> None:
         images, ids = images_NCHW[start : start + size], ids_N[start : start + size]
-        draws = draw(name, severity, images, ids, parameter_set=parameter_set)
+        draws = draw(name, severity, images, ids, parameter_set=parameter_set, key=key)
         corrupted_NCHW[start : start + size] = apply(name, severity, images, draws, parameter_set=parameter_set)
 
     starts = range(0, len(images_NCHW), size)

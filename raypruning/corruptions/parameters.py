@@ -15,6 +15,8 @@ from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 Parameters = tuple[float, ...]
 
 NUM_SEVERITIES: Final = 5
+# The constants of CIFAR-10-C are used up to here; those of ImageNet-C leave little of smaller images.
+LARGEST_CIFAR_PIXELS: Final = 96
 PARAMETER_SETS: Final = ("cifar", "imagenet")
 
 # The fifteen that mCE averages over, then the four that the authors set apart for validation.
@@ -117,6 +119,11 @@ _CIFAR: Mapping[str, tuple[Parameters, ...]] = {
     "elastic_simple": _IMAGENET["elastic_simple"],
 }
 _TABLES: Mapping[str, Mapping[str, tuple[Parameters, ...]]] = {"cifar": _CIFAR, "imagenet": _IMAGENET}
+
+
+def parameter_set_for(height: int, width: int) -> str:
+    """Which constants fit images of that many pixels."""
+    return "cifar" if min(height, width) <= LARGEST_CIFAR_PIXELS else "imagenet"
 
 
 def parameters_of(name: str, severity: int, *, parameter_set: str) -> Parameters:

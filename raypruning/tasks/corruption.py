@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raypruning.corruptions.parameters import NAMES, NUM_SEVERITIES, VARIANTS, parameters_of
+from raypruning.corruptions.parameters import NAMES, NUM_SEVERITIES, VARIANTS, parameter_set_for, parameters_of
 from raypruning.errors import SpecError
 from raypruning.tasks.task import TaskDefinition, members
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST_CIFAR_PIXELS = 96
 # The severity that studies look at first comes first.
 _SEVERITIES = sorted(range(1, NUM_SEVERITIES + 1), key=lambda severity: (severity != 3, severity))
 MEMBERS = tuple(f"{name}/{severity}" for severity in _SEVERITIES for name in NAMES)
@@ -41,11 +40,6 @@ def corruption_cifar(argument: str) -> TaskDefinition:
 def corruption_imagenet(argument: str) -> TaskDefinition:
     """A corruption with the constants of ImageNet-C."""
     return _definition(argument, parameter_set="imagenet")
-
-
-def parameter_set_for(height: int, width: int) -> str:
-    """Which constants fit images of that many pixels."""
-    return "cifar" if min(height, width) <= LARGEST_CIFAR_PIXELS else "imagenet"
 
 
 def _definition(argument: str, *, parameter_set: str) -> TaskDefinition:

@@ -92,7 +92,11 @@ def test_predictions_do_not_depend_on_how_often_images_are_read_again(split, nor
         torch.cat(list(task_images.batches(task_of("noise"), noise, batch_size=8))),
         torch.cat(list(task_images.batches(task_of("noise"), noise, batch_size=8))),
         torch.cat(
-            list(TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(task_of("n"), noise, batch_size=8))
+            list(
+                TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(
+                    task_of("n"), noise, batch_size=8
+                )
+            )
         ),
     ]
     assert torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
@@ -140,7 +144,9 @@ def test_changes_to_pixels_come_before_normalisation_and_changes_to_inputs_after
         return inputs * 2
 
     definition = TaskDefinition(on_pixels=on_pixels, on_normalised=on_normalised)
-    batches = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(task_of("x"), definition, batch_size=10)
+    batches = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(
+        task_of("x"), definition, batch_size=10
+    )
     inputs = torch.cat(list(batches))
     expected = 2 * ((torch.arange(NUM) / 1000).view(-1, 1, 1, 1) - normalise.mean_C11) / normalise.std_C11
     assert torch.allclose(inputs, expected.expand_as(inputs), rtol=1e-6, atol=1e-6)
