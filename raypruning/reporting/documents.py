@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raypruning.core.records import Curve, ExcessError, Potential, ProbeResult, SweepResults
-from raypruning.reporting import wording
+from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Standing,
     answer_context,
@@ -36,7 +36,7 @@ JSON = dict[str, object]
 
 
 def to_json(results: SweepResults) -> JSON:
-    """One object for `--json`: sweep, potentials, excess_errors, probes, cost, and what explains them.
+    """One object for `--json`: sweep, potentials, excess_errors, probes, cost, and what explains and sums them up.
 
     Potentials, excess errors and probes are flat: the fields of their curve stand beside their own. `sweep` is the
     resolved spec with the answer in words and the places where things lie.
@@ -54,6 +54,12 @@ def to_json(results: SweepResults) -> JSON:
         "excess_errors": [_flat(one) for one in results.excess_errors],
         "probes": [_flat_probe(one) for one in results.probes],
         "cost": results.cost.model_dump(mode="json"),
+        "distributions": [
+            {"delta": delta, "method": method, "tasks": part.name, "num_tasks": len(part.tasks), **one._asdict()}
+            for delta in results.spec.deltas
+            for method, row in distributions.over(results, delta=delta).items()
+            for part, one in zip(distributions.distributions(results), row.values(), strict=True)
+        ],
         "summaries": [one.model_dump(mode="json") for one in results.summaries],
         "tasks": [one.model_dump(mode="json") for one in results.tasks],
         "warnings": report_warnings(results),
@@ -140,6 +146,9 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
         title = f"Potential within {wording.points(delta)}, after {wording.retraining(budget, results.spec.schedule)}"
         blocks += [f"## {title}", _table(["task", *methods], body)]
     blocks += _listed([images_note(results, delta=delta), *potential_notes(shown)])
+    if over := distributions.rows_of(results, delta=delta):
+        body = [[name, of, *texts] for name, of, texts in over]
+        blocks += [f"## {distributions.TITLE}", _table(["tasks", "", *methods], body, num_text=2)]
     return blocks + _excess_blocks(results, delta)
 
 

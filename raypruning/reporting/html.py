@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from raypruning.core.records import SweepResults
 from raypruning.core.search.axis import position
 from raypruning.core.spec import to_toml
-from raypruning.reporting import plots, wording
+from raypruning.reporting import distributions, plots, wording
 from raypruning.reporting.answer import (
     Standing,
     answer_context,
@@ -89,6 +89,7 @@ class Section(NamedTuple):
     points: str
     table: Table
     bars: Sequence[Figure]
+    over: Table | None
     excess: Table | None
     budgets: Sequence[Figure]
 
@@ -204,6 +205,7 @@ def _section(results: SweepResults, delta: float) -> Section:
         points=wording.points(delta),
         table=_potential_table(results, delta),
         bars=_figures(plots.potential_panels(results, delta=delta)),
+        over=_distributions_table(results, delta),
         excess=_excess_table(results, delta),
         budgets=_figures(plots.budget_panels(results, delta=delta)),
     )
@@ -225,6 +227,14 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
         ],
         notes=[line for line in (images_note(results, delta=delta), *potential_notes(shown, weakest_mark="")) if line],
     )
+
+
+def _distributions_table(results: SweepResults, delta: float) -> Table | None:
+    rows = [
+        Row(": ".join(filter(None, (name, of))), [Cell(text) for text in texts])
+        for name, of, texts in distributions.rows_of(results, delta=delta)
+    ]
+    return Table([Head("tasks"), *(Head(*pair) for pair in _colours(results).items())], rows) if rows else None
 
 
 def potential_cell(one: Standing, *, weakest: Standing | None, top: float) -> Cell:

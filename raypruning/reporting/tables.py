@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raypruning.core.records import SweepResults
-from raypruning.reporting import wording
+from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Excess,
     Standing,
@@ -79,6 +79,9 @@ class TerminalReport:
                 continue
             yield Text()
             yield potentials_table(results, delta=delta, width=options.max_width)
+            if distributions.distributions(results):
+                yield Text()
+                yield distributions_table(results, delta=delta, width=options.max_width)
             if len(results.spec.budgets) > 1:
                 yield Text()
                 yield budgets_table(results, delta=delta, width=options.max_width)
@@ -128,6 +131,17 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
 def _potential_cell(one: Standing, *, is_weakest: bool) -> Cell:
     style = "bold red" if is_weakest else {"known": "bold", "at_top": "bold", "open": "yellow"}[one.status]
     return Cell(Text(marked_amount(one, is_weakest=is_weakest), style=style), Text(one.spread, style="dim"))
+
+
+def distributions_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
+    """Distribution x method: the average and the smallest potential over tasks that training saw, and over others."""
+    rows = distributions.rows_of(results, delta=delta)
+    columns = {
+        method: [Cell(Text(texts[index], style="bold"), Text()) for _, _, texts in rows]
+        for index, method in enumerate(method_names(results))
+    }
+    first = [("tasks", [name for name, _, _ in rows]), ("potential", [of for _, of, _ in rows])]
+    return _fitted(f"{distributions.TITLE}, within {wording.points(delta)}", first=first, columns=columns, width=width)
 
 
 def budgets_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
