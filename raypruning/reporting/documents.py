@@ -28,6 +28,7 @@ from raypruning.reporting.notes import (
     potential_notes,
     report_warnings,
 )
+from raypruning.reporting.slopes import slope_notes, slopes
 
 JSON = dict[str, object]
 
@@ -52,6 +53,11 @@ def to_json(results: SweepResults) -> JSON:
         },
         "potentials": [_flat(one) for one in results.potentials],
         "excess_errors": [_flat(one) for one in results.excess_errors],
+        "excess_slopes": [
+            {"method": method, "slope": one.value, "num_networks": one.num_points}
+            | {"interval": one.interval.model_dump(mode="json") if one.interval else None}
+            for method, one in slopes(results).items()
+        ],
         "probes": [_flat_probe(one) for one in results.probes],
         "cost": results.cost.model_dump(mode="json"),
         "distributions": [
@@ -170,7 +176,7 @@ def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
     return [
         f"## {title}",
         _table(["task", *heads], body),
-        *_listed(excess_notes(columns, num_seeds=len(results.spec.seeds))),
+        *_listed([*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]),
     ]
 
 

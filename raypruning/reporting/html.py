@@ -40,6 +40,7 @@ from raypruning.reporting.notes import (
     report_warnings,
 )
 from raypruning.reporting.probe_table import failure_text, probe_heads, probe_row, web_address
+from raypruning.reporting.slopes import slope_notes
 
 
 class Head(NamedTuple):
@@ -258,7 +259,8 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
         Row(task.name, [Cell(one.amount, one.spread) for one in row])
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
     ]
-    return Table([Head("task"), *heads], rows, excess_notes(columns, num_seeds=len(results.spec.seeds)), "excess")
+    notes = [*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    return Table([Head("task"), *heads], rows, notes, "excess")
 
 
 def _control_table(results: SweepResults) -> Table:

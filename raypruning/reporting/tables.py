@@ -48,6 +48,7 @@ from raypruning.reporting.notes import (
     potential_notes,
     report_warnings,
 )
+from raypruning.reporting.slopes import slope_notes
 
 __all__ = ["ComparisonReport", "TerminalReport", "to_json", "to_markdown"]
 
@@ -174,9 +175,8 @@ def excess_table(results: SweepResults, *, delta: float, width: int) -> Renderab
     table = _fitted(
         title, first=[("task", [task.name for task in shifted_tasks(results)])], columns=columns, width=width
     )
-    return Group(
-        table, *(Text(line, style="dim") for line in excess_notes(cells.values(), num_seeds=len(results.spec.seeds)))
-    )
+    notes = [*excess_notes(cells.values(), num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    return Group(table, *(Text(line, style="dim") for line in notes))
 
 
 def _excess_cell(one: Excess) -> Cell:
