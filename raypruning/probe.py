@@ -48,7 +48,7 @@ from raypruning.models.layers import prunable_layers
 from raypruning.models.resolve import build_model
 from raypruning.models.weights import load_weights
 from raypruning.tasks import task_store
-from raypruning.tasks.task import TaskDefinition, resolve_task
+from raypruning.tasks.task import TaskDefinition, describe_task, resolve_task
 from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
 from raypruning.training.images import Images, open_changed, open_images
 from raypruning.training.loop import ResumeState, Setting, train
@@ -103,6 +103,14 @@ class Bench:
 
     def _changed(self, dataset: Dataset, task: Task, definition: TaskDefinition) -> Images:
         assert definition.on_bytes is not None
+        here = describe_task(
+            task.name, dataset=task.dataset, data_fingerprint=dataset.fingerprint, num_examples=task.num_examples
+        )
+        if here.fingerprint != task.fingerprint:
+            raise DataError(
+                f"the task {task.name} is another one on this machine: {dict(here.corruption)}, "
+                f"not {dict(task.corruption)}"
+            )
         images = task_store.open_set(
             dataset, task=task.name, fingerprint=task.fingerprint, change=definition.on_bytes, device=self.device
         )

@@ -65,10 +65,11 @@ def corrupt(
         key: what the draws are for; another one, other draws.
         num_threads: chunks at once on a CPU; no effect on the result.
     """
+    parameters_of(name, severity, parameter_set=parameter_set)  # Raises for what there is not, also without images.
     is_on_cpu = images_NCHW.device.type == "cpu"
     chunk_bytes = get_corruption(name).chunk_bytes if is_on_cpu else GPU_CHUNK_BYTES
-    size = max(1, chunk_bytes // (4 * max(1, images_NCHW[:1].numel())))
-    corrupted_NCHW = torch.empty_like(_checked(images_NCHW), memory_format=torch.contiguous_format)
+    size = max(1, chunk_bytes // (4 * max(1, _checked(images_NCHW)[:1].numel())))
+    corrupted_NCHW = torch.empty_like(images_NCHW, memory_format=torch.contiguous_format)
 
     def corrupt_chunk(start: int) -> None:
         images, ids = images_NCHW[start : start + size], ids_N[start : start + size]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from raypruning.core.identity import derive_seed
 
-_LOW_16 = 0xFFFF
 _GOLDEN = 0x9E3779B9
 
 
@@ -40,18 +39,17 @@ class Stream:
     def bits(self, label: str, *shape: int) -> Tensor:
         """32 random bits for every value: int32 of shape (B, *shape). Another label, other bits."""
         device = self._ids_B.device
-        key = derive_seed(0, f"{self._key}/{label}")
-        # The position is hashed by itself, so that no two images share a run of values that is only shifted.
-        position_K = _hash(torch.arange(math.prod(shape), dtype=torch.int32, device=device) * _as_int32(_GOLDEN))
-        image_B1 = _hash(self._ids_B.to(torch.int32)[:, None] ^ _as_int32(key & 0xFFFFFFFF))
-        return _hash(position_K ^ image_B1).view(len(self._ids_B), *shape)
+        image_B1 = _hash(self._ids_B.to(torch.int32)[:, None] ^ _key_word(f"{self._key}/{label}"))
+        mixed_BK = _multiply_twice(image_B1 ^ _hashed_positions(math.prod(shape), device))
+        return mixed_BK.view(len(self._ids_B), *shape)
 
     def bits16(self, label: str, *shape: int) -> Tensor:
         """16 random bits for every value, in [0, 65536): int32 of shape (B, *shape)."""
         num = math.prod(shape)
-        bits_BK = self.bits(label, (num + 1) // 2)
-        halves = torch.cat([bits_BK & _LOW_16, _shift_right(bits_BK, 16)], dim=1)
-        return halves[:, :num].reshape(len(self._ids_B), *shape)
+        # As signed halves, since few operations know unsigned ones.
+        halves_BK = self.bits(label, (num + 1) // 2).view(torch.int16)[:, :num]
+        bits_BK = halves_BK.to(torch.int32, memory_format=torch.contiguous_format).bitwise_and_(0xFFFF)
+        return bits_BK.view(len(self._ids_B), *shape)
 
     def uniform(self, label: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform draws in (low, high): float64 of shape (B, *shape), 32 bits of each, at the middle of its step."""
@@ -80,9 +78,28 @@ def _normal_quantiles(device: torch.device) -> Tensor:
     return torch.from_numpy(ndtri(middle.numpy())).to(device=device, dtype=torch.float32)
 
 
+@functools.lru_cache(maxsize=256)
+def _key_word(role: str) -> int:
+    """32 bits of a name, as a signed number."""
+    return _as_int32(derive_seed(0, role) & 0xFFFFFFFF)
+
+
+@functools.lru_cache(maxsize=16)
+def _hashed_positions(num: int, device: torch.device) -> Tensor:
+    """A hash of the positions alone, so that no two images share a run of values that is only shifted."""
+    return _hash(torch.arange(num, dtype=torch.int32, device=device) * _as_int32(_GOLDEN))
+
+
 def _hash(x: Tensor) -> Tensor:
     """A bijection on 32 bits with good avalanche (the "lowbias32" constants of C. Wellons' hash prospector)."""
-    x = x ^ _shift_right(x, 16)
+    return _multiply_twice(x ^ _shift_right(x, 16))
+
+
+def _multiply_twice(x: Tensor) -> Tensor:
+    """The rest of the hash, in place. Its first step maps an xor of words to the xor of what it makes of each.
+
+    So words that are hashes already need no first step: it would only be another name for them.
+    """
     x.mul_(0x7FEB352D)
     x.bitwise_xor_(_shift_right(x, 15))
     x.mul_(_as_int32(0x846CA68B))

@@ -10,8 +10,11 @@ Source: Hendrycks and Dietterich 2019; Lost in Pruning, section 5, looks at seve
 
 from __future__ import annotations
 
+import hashlib
+import os
 from typing import TYPE_CHECKING
 
+from raypruning.core.identity import fingerprint
 from raypruning.corruptions.parameters import NAMES, NUM_SEVERITIES, VARIANTS, parameter_set_for, parameters_of
 from raypruning.errors import SpecError
 from raypruning.tasks.task import TaskDefinition, members
@@ -61,7 +64,18 @@ def _definition(argument: str, *, parameter_set: str) -> TaskDefinition:
 
     return TaskDefinition(
         # The images, and so their size, are part of a task's fingerprint by themselves.
-        corruption={"kind": name, "severity": severity, "parameters": parameter_set},
+        corruption={"kind": name, "severity": severity, "parameters": parameter_set}
+        | (_own_pictures() if name == "frost" else {}),
         on_bytes=corrupt_images,
         source="Hendrycks and Dietterich 2019",
     )
+
+
+def _own_pictures() -> dict[str, str]:
+    """What stands for the frost pictures of a user's own; nothing for ours. Raises DataError for an empty folder."""
+    from raypruning.corruptions.frost_textures import FOLDER_VARIABLE, paths_in
+
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        return {}
+    return {"pictures": fingerprint([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths_in(folder)])}

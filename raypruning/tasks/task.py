@@ -50,6 +50,11 @@ class TaskDefinition:
     version: int = 1
     source: str = ""
 
+    @property
+    def changes(self) -> tuple[Change | None, Change | None, Change | None]:
+        """In the order in which they are applied."""
+        return self.on_bytes, self.on_pixels, self.on_normalised
+
 
 def members(*arguments: str) -> Callable[[_Function], _Function]:
     """Decorator: the tasks of a family that a pattern finds and a list shows, by what follows the family's name."""

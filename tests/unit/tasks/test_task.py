@@ -10,7 +10,7 @@ import pytest
 
 from raypruning import registry
 from raypruning.corruptions.parameters import NAMES
-from raypruning.errors import SpecError, UnknownNameError
+from raypruning.errors import DataError, SpecError, UnknownNameError
 from raypruning.tasks.task import describe_task, expand_tasks, resolve_task, task_names
 
 
@@ -100,3 +100,15 @@ def test_every_name_that_a_list_shows_is_a_task():
 def test_corruption_that_does_not_exist_is_refused(name: str, says: str):
     with pytest.raises(SpecError, match=says):
         resolve_task(name)
+
+
+def test_frost_of_other_pictures_is_another_task(tmp_path, monkeypatch):
+    ours = fingerprint_of("corruption/frost/3")
+    monkeypatch.setenv("RAYPRUNING_FROST_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"RAYPRUNING_FROST_DIR.* has none"):
+        fingerprint_of("corruption/frost/3")
+    (tmp_path / "frost1.png").write_bytes(b"a picture")
+    theirs = fingerprint_of("corruption/frost/3")
+    (tmp_path / "frost1.png").write_bytes(b"another")
+    assert len({ours, theirs, fingerprint_of("corruption/frost/3")}) == 3
+    assert fingerprint_of("corruption/fog/3") == fingerprint_of("corruption/fog/3")
