@@ -58,7 +58,7 @@ def test_frost_is_the_weighted_sum_truncated_for_every_pair_of_values(parameter_
     values = torch.arange(256, dtype=torch.uint8)
     images, frost = values.view(1, 1, 256, 1).expand(1, 3, 256, 256), values.expand(1, 3, 256, 256)
     for severity in range(1, 6):
-        image_weight, frost_weight = parameters_of("frost", severity, parameter_set=parameter_set)
+        image_weight, frost_weight, _ = parameters_of("frost", severity, parameter_set=parameter_set)
 
         found = apply("frost", severity, images, {"frost": frost}, parameter_set=parameter_set)
 

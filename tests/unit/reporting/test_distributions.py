@@ -12,7 +12,7 @@ from raypruning.reporting.distributions import distributions, over, rows_of
 
 
 def with_tasks(results: SweepResults, *, trained: tuple[str, ...] = ()) -> SweepResults:
-    """The sample with its shifted tasks taken for corruptions, each twice under another name so that there are enough."""
+    """The sample, its shifted tasks taken for corruptions of different kinds."""
     tasks = [
         task if task.nominal == task.name else task.model_copy(update={"corruption": {"kind": f"kind{index}"}})
         for index, task in enumerate(results.tasks)
