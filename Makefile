@@ -41,6 +41,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) --editable ".[dev,export]"
+	@$(PIP) --no-deps imagecorruptions==1.1.2  # an oracle; it asks for an OpenCV with windows, and for old versions
 	@touch $@
 
 clean:

@@ -197,6 +197,7 @@ def compare(
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="models, methods, datasets, tasks, sweeps or runs.")],
+    dataset: Annotated[str | None, typer.Argument(help="With tasks: every task of this dataset.")] = None,
     storage: Storage = None,
 ) -> None:
     """List what there is, or the sweeps that were run."""
@@ -204,10 +205,35 @@ def list_(
     from raypruning.app.request import resolve_storage
 
     with _errors_in_one_line():
-        found = entries(kind, storage=resolve_storage(storage))
+        found = entries(kind, storage=resolve_storage(storage), dataset=dataset)
         width = max((len(entry.name) for entry in found), default=0)
         for entry in found:
             typer.echo(f"{entry.name:<{width}}  {entry.note}".rstrip())
+
+
+@app.command()
+def tasks(
+    dataset: Annotated[str | None, typer.Argument(help="Dataset whose changed test sets are meant.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task or pattern, such as 'corruption/*/3'. Repeatable.")
+    ] = None,
+    build: Annotated[bool, typer.Option("--build", help="Make the sets that are missing.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the sets.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
+    ] = None,
+) -> None:
+    """Show the corrupted test sets that lie on this machine's disk; build them ahead of a sweep, or clear them."""
+    from raypruning.app.task_sets import build_sets, clear_sets, list_sets
+
+    with _errors_in_one_line():
+        if build:
+            for line in build_sets(dataset, patterns=task or (), clear=clear, data_dir=data_dir):
+                typer.echo(line, err=True)
+        elif clear:
+            typer.echo(clear_sets(dataset, patterns=task or ()))
+            return
+        typer.echo(list_sets(dataset, patterns=task or ()))
 
 
 @app.command()
@@ -397,7 +423,9 @@ def _print_estimate(resolved: Any, *, as_json: bool) -> None:
         f"{found.num_stored} parents are stored already\n"
         f"epochs    at most {found.num_epochs}\n"
         f"time      at most about {duration(found.seconds)}, {found.num_workers} at once on this machine as it is now\n"
-        f"disk      at most about {decimal(found.num_bytes)}\n"
+        f"disk      at most about {decimal(found.num_bytes)}"
+        + (f", and {decimal(found.num_test_set_bytes)} of changed test sets" if found.num_test_set_bytes else "")
+        + "\n"
         f"storage   {found.storage}\n"
         f"MLflow    {found.tracking_uri or 'none'}\n"
         f"Ray's log {found.log}"

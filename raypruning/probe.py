@@ -47,9 +47,10 @@ from raypruning.methods.prune import apply_masks
 from raypruning.models.layers import prunable_layers
 from raypruning.models.resolve import build_model
 from raypruning.models.weights import load_weights
-from raypruning.tasks.task import resolve_task
+from raypruning.tasks import task_store
+from raypruning.tasks.task import TaskDefinition, describe_task, resolve_task
 from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
-from raypruning.training.images import Images, open_images
+from raypruning.training.images import Images, open_changed, open_images
 from raypruning.training.loop import ResumeState, Setting, train
 from raypruning.training.masker import Masker, make_masker, prune
 
@@ -93,9 +94,27 @@ class Bench:
         """The inputs of the dataset's tasks."""
         if dataset.fingerprint not in self._task_images:
             self._task_images[dataset.fingerprint] = TaskImages(
-                self.images(dataset, "test"), Normalisation.of(dataset, self.device), max_bytes=MAX_KEPT_BYTES
+                self.images(dataset, "test"),
+                Normalisation.of(dataset, self.device),
+                max_bytes=MAX_KEPT_BYTES,
+                changed=functools.partial(self._changed, dataset) if task_store.fits(dataset) else None,
             )
         return self._task_images[dataset.fingerprint]
+
+    def _changed(self, dataset: Dataset, task: Task, definition: TaskDefinition) -> Images:
+        assert definition.on_bytes is not None
+        here = describe_task(
+            task.name, dataset=task.dataset, data_fingerprint=dataset.fingerprint, num_examples=task.num_examples
+        )
+        if here.fingerprint != task.fingerprint:
+            raise DataError(
+                f"the task {task.name} is another one on this machine: {dict(here.corruption)}, "
+                f"not {dict(task.corruption)}"
+            )
+        images = task_store.open_set(
+            dataset, task=task.name, fingerprint=task.fingerprint, change=definition.on_bytes, device=self.device
+        )
+        return open_changed(dataset.split("test").labels_N, images, self.device)
 
 
 def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
@@ -208,9 +227,7 @@ def _evaluate(
     begin = time.perf_counter()
     with timer("evaluate"):
         images = bench.task_images(dataset)
-        batches = images.batches(
-            task.fingerprint, resolve_task(task.name), batch_size=batch_size_for(dataset, bench.device)
-        )
+        batches = images.batches(task, resolve_task(task.name), batch_size=batch_size_for(dataset, bench.device))
         predictions = predict(model, batches, images.labels_N, precision=training.recipe.numerics.precision)
         if not bool((predictions.log_probability_N == predictions.log_probability_N).all()):
             raise TrainingError(f"the network's outputs on {task.name} are not numbers")

@@ -24,7 +24,7 @@ import cli
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "raypruning").rglob("*.py"))
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "pandas", "matplotlib", "sklearn")
-COMMANDS = ("sweep", "report", "compare", "export", "list", "status", "track", "ui", "clean")
+COMMANDS = ("sweep", "report", "compare", "export", "list", "tasks", "status", "track", "ui", "clean")
 
 # A flag is a promise: scripts hold it. Adding one adds a line here; taking one away breaks somebody.
 FLAGS = {
@@ -60,7 +60,8 @@ FLAGS = {
         *("--json", "--storage"),
     ],
     "compare": ["sweeps", "--html", "--delta", "--storage"],
-    "list": ["kind", "--storage"],
+    "tasks": ["dataset", "--task", "--build", "--clear", "--data-dir"],
+    "list": ["kind", "dataset", "--storage"],
     "status": ["sweep", "--json", "--storage"],
     "track": ["sweep", "--tracking-uri", "--log-checkpoints", "--storage"],
     "ui": ["--port", "--tracking-uri", "--storage"],

@@ -15,7 +15,7 @@ from raypruning.core.records import Checkpoint, Evaluation, ProbeResult, Task, T
 from raypruning.tasks.task import describe_task
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ["", "clean", "compare", "export", "list", "report", "status", "sweep", "track", "ui"]
+COMMANDS = ["", "clean", "compare", "export", "list", "report", "status", "sweep", "tasks", "track", "ui"]
 
 Compare = Callable[[str, str], None]
 

@@ -11,6 +11,7 @@ from raypruning.app.sweep_files import read_target, sweep_names
 from raypruning.errors import RaypruningError, SpecError, unknown_name_message
 from raypruning.models.resolve import model_names
 from raypruning.runtime.store import open_store
+from raypruning.tasks.task import task_names
 
 KINDS = ("models", "methods", "datasets", "tasks", "sweeps", "runs")
 
@@ -22,8 +23,17 @@ class Entry(NamedTuple):
     note: str = ""
 
 
-def entries(kind: str, *, storage: str) -> list[Entry]:
-    """All of a kind. A plugin that cannot be found is listed with the reason, and harms no other."""
+def entries(kind: str, *, storage: str, dataset: str | None = None) -> list[Entry]:
+    """All of a kind. A plugin that cannot be found is listed with the reason, and harms no other.
+
+    Args:
+        dataset: lists every task of it by its whole name, families spelt out.
+    """
+    if dataset is not None:
+        if kind != "tasks":
+            raise SpecError(f"only tasks belong to a dataset: prune-cli list tasks {dataset}")
+        registry.datasets.check(dataset)
+        return [Entry(name) for name in task_names()]
     match kind:
         case "models":
             return [Entry(name) for name in model_names()]

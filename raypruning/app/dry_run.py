@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from raypruning.app.request import Resolved
 from raypruning.app.sweep import log_path, make_plan
+from raypruning.app.task_sets import missing_bytes
 from raypruning.core.plan import Plan, max_pruned_probes
 from raypruning.core.records import SweepSpec
 from raypruning.datasets.resolve import open_dataset
@@ -18,6 +19,7 @@ class Estimate(NamedTuple):
     Attributes:
         seconds: wall time with `num_workers` at once, from a second of the real work on this machine.
         num_bytes: weights, masks and predictions.
+        num_test_set_bytes: changed test sets that this machine lacks, in its cache.
     """
 
     num_dense: int
@@ -27,6 +29,7 @@ class Estimate(NamedTuple):
     num_workers: int
     seconds: float
     num_bytes: int
+    num_test_set_bytes: int
     storage: str
     tracking_uri: str | None
     log: str
@@ -76,6 +79,7 @@ def estimate(resolved: Resolved) -> Estimate:
         num_workers=num_workers,
         seconds=work / num_workers,
         num_bytes=round(num_bytes),
+        num_test_set_bytes=missing_bytes(dataset, spec.tasks),
         storage=setting.storage,
         tracking_uri=setting.tracking_uri,
         log=str(log_path(setting, spec.name)),

@@ -14,9 +14,10 @@ from raypruning import registry
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
 from raypruning.core.records import SweepSpec
 from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
+from raypruning.corruptions.mixes import expand_mixes
 from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
-from raypruning.tasks.task import resolve_task
+from raypruning.tasks.task import expand_tasks, resolve_task
 
 DEFAULT_STORAGE = "raypruning-store"
 CONNECT_SECONDS = 10.0  # to a cluster's head
@@ -89,9 +90,11 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     Raises: SpecError, UnknownNameError, DataError, ResourceError: one line each; nothing has been written.
     """
     file = read_target(request.target)
-    data_dir = _data_dir(request, environment)
+    data_dir = resolve_data_dir(request.data_dir, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
     raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
+    if isinstance(raw.get("tasks"), list) and all(isinstance(task, str) for task in raw["tasks"]):
+        raw["tasks"] = expand_tasks(raw["tasks"])  # Anything else is for the spec to refuse.
     if "gpus_per_probe" not in raw.get("resources", {}) and request.address is None and _has_gpu():
         raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
         notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
@@ -100,7 +103,7 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     elif request.dataset and request.dataset != file.raw.get("dataset"):
         derived = f"{raw.get('name', request.target)}-{request.dataset}"
         raw["name"] = re.sub(r"[^A-Za-z0-9._]+", "-", derived)[:MAX_NAME].rstrip("-")
-    spec = build_spec(raw, source=file.source, recipes=recipes())
+    spec = _with_spelt_out_mixes(build_spec(raw, source=file.source, recipes=recipes()))
     registry.import_plugins(spec.plugins)
     check_names(spec)
     if max(spec.deltas) > 0.1:
@@ -127,6 +130,14 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     if spec.resources.gpus_per_probe and setting.address is None:
         _require_gpu(spec.resources.gpus_per_probe)
     return Resolved(spec, setting)
+
+
+def _with_spelt_out_mixes(spec: SweepSpec) -> SweepSpec:
+    """The same training has the same identity, however its corruptions were named. Raises UnknownNameError."""
+    if not spec.recipe.train_corruptions:
+        return spec
+    recipe = spec.recipe.model_copy(update={"train_corruptions": expand_mixes(spec.recipe.train_corruptions)})
+    return spec.model_copy(update={"recipe": recipe})
 
 
 def check_names(spec: SweepSpec) -> None:
@@ -167,13 +178,14 @@ def resolve_tracking_uri(
     return f"sqlite:///{folder}/mlflow.db"
 
 
-def _data_dir(request: SweepRequest, environment: Mapping[str, str]) -> Path | None:
-    configured = str(request.data_dir) if request.data_dir else environment.get("RAYPRUNING_DATA_DIR")
+def resolve_data_dir(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder asked for, or of the environment; None where neither says. Raises DataError if it is not there."""
+    configured = str(data_dir) if data_dir else environment.get("RAYPRUNING_DATA_DIR")
     if not configured:
         return None
     path = Path(configured).expanduser().resolve()
     if not path.is_dir():
-        where = "--data-dir" if request.data_dir else "RAYPRUNING_DATA_DIR"
+        where = "--data-dir" if data_dir else "RAYPRUNING_DATA_DIR"
         raise DataError(f"{where}: there is no folder {path}")
     return path
 

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, Protocol
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved, Setting
 from raypruning.app.results import collect, read_record, stored_results, write_record
+from raypruning.app.task_sets import missing_bytes
 from raypruning.core.identity import rewind_point
 from raypruning.core.plan import Plan, asked_probes
 from raypruning.core.ports import Executor, ProbeJob, Tracker
 from raypruning.core.records import Probe, ProbeResult, SweepResults, SweepSpec, Task
+from raypruning.datasets.cache import cache_dir
 from raypruning.datasets.resolve import open_dataset
 from raypruning.errors import RaypruningError, ResourceError, StorageFullError
 from raypruning.runtime import leases
@@ -26,6 +28,7 @@ from raypruning.runtime.store import ObjectStore, open_store
 from raypruning.tasks.task import describe_task
 
 REPORT_FILE = "report.html"
+LARGE_TEST_SETS_BYTES = 1 << 30
 
 
 class Watcher(Protocol):
@@ -81,6 +84,10 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
     for notice in setting.notices:
         watcher.say(notice)
     plan = make_plan(spec, setting)
+    if (num_bytes := _test_set_bytes(spec, setting)) >= LARGE_TEST_SETS_BYTES:
+        watcher.say(
+            f"changed test sets take {num_bytes / 1e9:.1f} GB of {cache_dir()}; prune-cli tasks --clear frees it"
+        )
     if not _was_begun(spec, setting):
         check_methods(plan, setting)
     store = open_store(setting.storage)  # After the checks: what is refused leaves no empty storage behind.
@@ -113,6 +120,11 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
         report = write_report(store, answer)
     return Finished(answer, report, tracker.problems)
+
+
+def _test_set_bytes(spec: SweepSpec, setting: Setting) -> int:
+    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+    return missing_bytes(dataset, spec.tasks)
 
 
 def _was_begun(spec: SweepSpec, setting: Setting) -> bool:

@@ -38,6 +38,8 @@ class Recipe(Record):
         l1_penalty, l2_penalty: added to the loss as penalty * sum |w| or penalty * sum w^2 over the weights of prunable
             layers. `weight_decay` is the optimiser's, on all parameters.
         augmentation: `default` is the dataset's own.
+        train_corruptions: corruptions that training images are seen under, by name, or `mix1`: clean with probability
+            1/6, otherwise one of them at a random severity, drawn anew in every epoch. Validation stays clean.
         keep: which epoch's weights are the checkpoint: the last (the paper's) or the best on validation.
     """
 
@@ -59,6 +61,7 @@ class Recipe(Record):
     l2_penalty: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Literal["default", "none", "crop_flip", "resized_crop_flip"] = "default"
+    train_corruptions: tuple[str, ...] = ()
     keep: Literal["last", "best"] = "last"
     numerics: Numerics = Numerics()
 

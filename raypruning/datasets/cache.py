@@ -97,12 +97,15 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def load_or_build(name: str, key: str, build: Callable[[], Built]) -> Entry:
+def load_or_build(name: str, key: str, build: Callable[[], Built], *, shelf: str = "datasets") -> Entry:
     """The entry `<name>-<key>`: read where it is whole, made by `build` (and kept) where it is missing or damaged.
 
     A disk that is full or cannot be written costs the cache and nothing else: the arrays then stay in memory.
+
+    Args:
+        shelf: folder of the cache that holds the entry.
     """
-    folder = _folder_of(name, key)
+    folder = folder_of(name, key, shelf=shelf)
     entry = _read(folder)
     if entry is not None:
         return entry
@@ -117,13 +120,14 @@ def load_or_build(name: str, key: str, build: Callable[[], Built]) -> Entry:
     return _read(folder) or Entry(arrays, dict(built.facts), fingerprint)
 
 
-def find(name: str, key: str) -> Entry | None:
+def find(name: str, key: str, *, shelf: str = "datasets") -> Entry | None:
     """The entry `<name>-<key>` if it is there and whole."""
-    return _read(_folder_of(name, key))
+    return _read(folder_of(name, key, shelf=shelf))
 
 
-def _folder_of(name: str, key: str) -> Path:
-    return cache_dir() / "datasets" / f"{name}-{key}"
+def folder_of(name: str, key: str, *, shelf: str = "datasets") -> Path:
+    """Where the entry `<name>-<key>` is, or would be."""
+    return cache_dir() / shelf / f"{name}-{key}"
 
 
 def _read(folder: Path) -> Entry | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raypruning.core.records import Curve, ExcessError, Potential, ProbeResult, SweepResults
-from raypruning.reporting import wording
+from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Standing,
     answer_context,
@@ -28,6 +28,7 @@ from raypruning.reporting.notes import (
     potential_notes,
     report_warnings,
 )
+from raypruning.reporting.slopes import slope_notes, slopes
 
 JSON = dict[str, object]
 
@@ -36,7 +37,7 @@ JSON = dict[str, object]
 
 
 def to_json(results: SweepResults) -> JSON:
-    """One object for `--json`: sweep, potentials, excess_errors, probes, cost, and what explains them.
+    """One object for `--json`: sweep, potentials, excess_errors, probes, cost, and what explains and sums them up.
 
     Potentials, excess errors and probes are flat: the fields of their curve stand beside their own. `sweep` is the
     resolved spec with the answer in words and the places where things lie.
@@ -52,8 +53,19 @@ def to_json(results: SweepResults) -> JSON:
         },
         "potentials": [_flat(one) for one in results.potentials],
         "excess_errors": [_flat(one) for one in results.excess_errors],
+        "excess_slopes": [
+            {"method": method, "slope": one.value, "num_networks": one.num_points}
+            | {"interval": one.interval.model_dump(mode="json") if one.interval else None}
+            for method, one in slopes(results).items()
+        ],
         "probes": [_flat_probe(one) for one in results.probes],
         "cost": results.cost.model_dump(mode="json"),
+        "distributions": [
+            {"delta": delta, "method": method, "tasks": part.name, "num_tasks": len(part.tasks), **one._asdict()}
+            for delta in results.spec.deltas
+            for method, row in distributions.over(results, delta=delta).items()
+            for part, one in zip(distributions.distributions(results), row.values(), strict=True)
+        ],
         "summaries": [one.model_dump(mode="json") for one in results.summaries],
         "tasks": [one.model_dump(mode="json") for one in results.tasks],
         "warnings": report_warnings(results),
@@ -140,6 +152,9 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
         title = f"Potential within {wording.points(delta)}, after {wording.retraining(budget, results.spec.schedule)}"
         blocks += [f"## {title}", _table(["task", *methods], body)]
     blocks += _listed([images_note(results, delta=delta), *potential_notes(shown)])
+    if over := distributions.rows_of(results, delta=delta):
+        body = [[name, of, *texts] for name, of, texts in over]
+        blocks += [f"## {distributions.TITLE}", _table(["tasks", "", *methods], body, num_text=2)]
     return blocks + _excess_blocks(results, delta)
 
 
@@ -161,7 +176,7 @@ def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
     return [
         f"## {title}",
         _table(["task", *heads], body),
-        *_listed(excess_notes(columns, num_seeds=len(results.spec.seeds))),
+        *_listed([*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]),
     ]
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from raypruning.core.records import SweepResults
 from raypruning.core.search.axis import position
 from raypruning.core.spec import to_toml
-from raypruning.reporting import plots, wording
+from raypruning.reporting import distributions, plots, wording
 from raypruning.reporting.answer import (
     Standing,
     answer_context,
@@ -40,6 +40,7 @@ from raypruning.reporting.notes import (
     report_warnings,
 )
 from raypruning.reporting.probe_table import failure_text, probe_heads, probe_row, web_address
+from raypruning.reporting.slopes import slope_notes
 
 
 class Head(NamedTuple):
@@ -89,6 +90,7 @@ class Section(NamedTuple):
     points: str
     table: Table
     bars: Sequence[Figure]
+    over: Table | None
     excess: Table | None
     budgets: Sequence[Figure]
 
@@ -204,6 +206,7 @@ def _section(results: SweepResults, delta: float) -> Section:
         points=wording.points(delta),
         table=_potential_table(results, delta),
         bars=_figures(plots.potential_panels(results, delta=delta)),
+        over=_distributions_table(results, delta),
         excess=_excess_table(results, delta),
         budgets=_figures(plots.budget_panels(results, delta=delta)),
     )
@@ -227,6 +230,14 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
     )
 
 
+def _distributions_table(results: SweepResults, delta: float) -> Table | None:
+    rows = [
+        Row(": ".join(filter(None, (name, of))), [Cell(text) for text in texts])
+        for name, of, texts in distributions.rows_of(results, delta=delta)
+    ]
+    return Table([Head("tasks"), *(Head(*pair) for pair in _colours(results).items())], rows) if rows else None
+
+
 def potential_cell(one: Standing, *, weakest: Standing | None, top: float) -> Cell:
     """A cell shaded by how far along the axis of ratios it lies; `top` is the furthest position of the table."""
     heat = position(one.ratio) / top if one.ratio is not None and top > 0 else 0.0
@@ -248,7 +259,8 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
         Row(task.name, [Cell(one.amount, one.spread) for one in row])
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
     ]
-    return Table([Head("task"), *heads], rows, excess_notes(columns, num_seeds=len(results.spec.seeds)), "excess")
+    notes = [*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    return Table([Head("task"), *heads], rows, notes, "excess")
 
 
 def _control_table(results: SweepResults) -> Table:

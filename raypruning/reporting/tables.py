@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raypruning.core.records import SweepResults
-from raypruning.reporting import wording
+from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Excess,
     Standing,
@@ -48,6 +48,7 @@ from raypruning.reporting.notes import (
     potential_notes,
     report_warnings,
 )
+from raypruning.reporting.slopes import slope_notes
 
 __all__ = ["ComparisonReport", "TerminalReport", "to_json", "to_markdown"]
 
@@ -79,6 +80,9 @@ class TerminalReport:
                 continue
             yield Text()
             yield potentials_table(results, delta=delta, width=options.max_width)
+            if distributions.distributions(results):
+                yield Text()
+                yield distributions_table(results, delta=delta, width=options.max_width)
             if len(results.spec.budgets) > 1:
                 yield Text()
                 yield budgets_table(results, delta=delta, width=options.max_width)
@@ -130,6 +134,17 @@ def _potential_cell(one: Standing, *, is_weakest: bool) -> Cell:
     return Cell(Text(marked_amount(one, is_weakest=is_weakest), style=style), Text(one.spread, style="dim"))
 
 
+def distributions_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
+    """Distribution x method: the average and the smallest potential over tasks that training saw, and over others."""
+    rows = distributions.rows_of(results, delta=delta)
+    columns = {
+        method: [Cell(Text(texts[index], style="bold"), Text()) for _, _, texts in rows]
+        for index, method in enumerate(method_names(results))
+    }
+    first = [("tasks", [name for name, _, _ in rows]), ("potential", [of for _, of, _ in rows])]
+    return _fitted(f"{distributions.TITLE}, within {wording.points(delta)}", first=first, columns=columns, width=width)
+
+
 def budgets_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
     """Budget x method: the potential on the weakest task and on the nominal ones, largest budget first."""
     budgets = sorted(results.spec.budgets, reverse=True)
@@ -160,9 +175,8 @@ def excess_table(results: SweepResults, *, delta: float, width: int) -> Renderab
     table = _fitted(
         title, first=[("task", [task.name for task in shifted_tasks(results)])], columns=columns, width=width
     )
-    return Group(
-        table, *(Text(line, style="dim") for line in excess_notes(cells.values(), num_seeds=len(results.spec.seeds)))
-    )
+    notes = [*excess_notes(cells.values(), num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    return Group(table, *(Text(line, style="dim") for line in notes))
 
 
 def _excess_cell(one: Excess) -> Cell:

@@ -1,4 +1,4 @@
-"""Uniform noise on the test images, one fixed draw for each image.
+"""Uniform and gaussian noise on the test images, one fixed draw for each image and all amplitudes.
 
 Source: Lost in Pruning, section 5 and appendix: x' = x + epsilon * U(-1, 1) in normalised input space, not clipped.
 """
@@ -10,14 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raypruning.core.identity import derive_seed
-from raypruning.tasks.task import TaskDefinition, positive_number
+from raypruning.tasks.task import TaskDefinition, members, positive_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MASK = 0xFFFFFFFF
+# The paper's fifteen levels; the first, 0, is the nominal task.
+_LEVELS = tuple(f"{step / 20:g}" for step in range(1, 15))
 
 
+@members(*_LEVELS)
 def uniform(argument: str) -> TaskDefinition:
     """Noise of amplitude epsilon in normalised space, `noise/uniform/EPSILON`; not clipped (the paper's)."""
     epsilon = positive_number(argument, task="noise/uniform/")
@@ -32,6 +35,7 @@ def uniform(argument: str) -> TaskDefinition:
     )
 
 
+@members("2", "4", "8", "16", "32")
 def uniform_pixel(argument: str) -> TaskDefinition:
     """Noise of so many of 255 grey levels, `noise/uniform_pixel/LEVELS`; clipped to the pixels' range."""
     levels = positive_number(argument, task="noise/uniform_pixel/")
@@ -43,6 +47,25 @@ def uniform_pixel(argument: str) -> TaskDefinition:
         corruption={"kind": "uniform noise", "space": "pixels", "amplitude": levels},
         on_pixels=add_noise,
         source="Lost in Pruning, section 5, in units a camera has",
+    )
+
+
+@members(*_LEVELS)
+def gaussian(argument: str) -> TaskDefinition:
+    """Noise of standard deviation sigma in normalised space, `noise/gaussian/SIGMA`; not clipped."""
+    sigma = positive_number(argument, task="noise/gaussian/")
+
+    def add_noise(images_NCHW: Tensor, ids_N: Tensor) -> Tensor:
+        from raypruning.corruptions.stream import Stream
+
+        # No sigma in the key: tasks differ in amplitude alone.
+        draws_NCHW = Stream("noise/gaussian", ids_N.to(images_NCHW.device)).normal("values", *images_NCHW.shape[1:])
+        return images_NCHW + sigma * draws_NCHW
+
+    return TaskDefinition(
+        corruption={"kind": "gaussian noise", "space": "normalised", "amplitude": sigma},
+        on_normalised=add_noise,
+        source="Lost in Pruning, section 5, with normal draws",
     )
 
 

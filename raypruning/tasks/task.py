@@ -8,14 +8,15 @@ describe tasks without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, TypeVar
 
 from raypruning import registry
 from raypruning.core.identity import fingerprint
 from raypruning.core.records import Task
-from raypruning.errors import SpecError
+from raypruning.errors import SpecError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,8 @@ Change = Callable[["Tensor", "Tensor"], "Tensor"]
 
 NOMINAL = "nominal"
 
+_Function = TypeVar("_Function", bound=Callable[[str], "TaskDefinition"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDefinition:
@@ -32,6 +35,7 @@ class TaskDefinition:
 
     Attributes:
         corruption: what is done, with which numbers; empty for nothing.
+        on_bytes: applied to uint8 pixels; made once and kept on disk where the test set lies in memory.
         on_pixels: applied to pixels in [0, 1].
         on_normalised: applied to the network's input.
         version: raised when the same name gives other images.
@@ -39,11 +43,70 @@ class TaskDefinition:
     """
 
     corruption: Mapping[str, str | int | float] = field(default_factory=dict)
+    on_bytes: Change | None = None
     on_pixels: Change | None = None
     on_normalised: Change | None = None
     nominal: str = NOMINAL
     version: int = 1
     source: str = ""
+
+    @property
+    def changes(self) -> tuple[Change | None, Change | None, Change | None]:
+        """In the order in which they are applied."""
+        return self.on_bytes, self.on_pixels, self.on_normalised
+
+
+def members(*arguments: str) -> Callable[[_Function], _Function]:
+    """Decorator: the tasks of a family that a pattern finds and a list shows, by what follows the family's name."""
+
+    def decorate(function: _Function) -> _Function:
+        function.members = arguments  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def task_names() -> list[str]:
+    """Every task that can be enumerated, `nominal` first, then the registered names and members of families.
+
+    A plugin that cannot be loaded is left out, and harms no other.
+    """
+    names = []
+    for name in registry.tasks.names():
+        if not name.endswith("/"):
+            names.append(name)
+            continue
+        try:
+            function = registry.tasks.get(name).value
+        except SpecError:
+            continue
+        names += [name + argument for argument in getattr(function, "members", ())]
+    return sorted(names, key=lambda name: name != NOMINAL)
+
+
+def expand_tasks(patterns: Sequence[str]) -> list[str]:
+    """Task names for names and patterns such as `corruption/*/3`, in the order in which they are named.
+
+    A pattern adds what is not named yet and not named by itself; a name that is given twice stays twice.
+
+    Raises: UnknownNameError: a pattern that no task matches.
+    """
+    names = {pattern for pattern in patterns if not _is_pattern(pattern)}
+    expanded: list[str] = []
+    for pattern in patterns:
+        if not _is_pattern(pattern):
+            expanded.append(pattern)
+            continue
+        found = [name for name in task_names() if fnmatchcase(name, pattern)]
+        if not found:
+            raise UnknownNameError(f"no task matches {pattern!r}: prune-cli list tasks DATASET shows what there is")
+        expanded += [name for name in found if name not in names]
+        names.update(found)
+    return expanded
+
+
+def _is_pattern(name: str) -> bool:
+    return any(character in name for character in "*?[")
 
 
 def resolve_task(name: str) -> TaskDefinition:

@@ -38,6 +38,11 @@ class TaskContract:
     def changed(self, task_name: str, images_NCHW: Tensor, ids_N: Tensor) -> Tensor:
         """The images as the network would get them, from a definition that is resolved anew, without normalisation."""
         definition = resolve_task(task_name)
+        if definition.on_bytes is not None:
+            bytes_NCHW = (images_NCHW * 255.0).round().to(torch.uint8)
+            changed_NCHW = definition.on_bytes(bytes_NCHW, ids_N)
+            assert changed_NCHW.dtype == torch.uint8
+            images_NCHW = changed_NCHW.float() / 255.0
         if definition.on_pixels is not None:
             images_NCHW = definition.on_pixels(images_NCHW, ids_N)
         if definition.on_normalised is not None:
@@ -67,7 +72,7 @@ class TaskContract:
 
     def test_task_that_changes_images_says_how(self, task_name: str) -> None:
         definition = resolve_task(task_name)
-        changes = definition.on_pixels is not None or definition.on_normalised is not None
+        changes = any(change is not None for change in definition.changes)
         assert bool(definition.corruption) == changes, "`corruption` tells two tasks on the same data apart"
 
     def test_fingerprint_is_stable_and_depends_on_the_data(self, task_name: str) -> None:

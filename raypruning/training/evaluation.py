@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raypruning.core.records import Task
 from raypruning.datasets.base import Dataset
 from raypruning.tasks.task import TaskDefinition
 from raypruning.training.images import Images
@@ -64,12 +65,26 @@ class Normalisation(NamedTuple):
 
 
 class TaskImages:
-    """The inputs of tasks, made once and kept while they fit, since every probe of a worker reads the same ones."""
+    """The inputs of tasks, made once and kept while they fit, since every probe of a worker reads the same ones.
 
-    def __init__(self, images: Images, normalise: Normalisation, *, max_bytes: int) -> None:
+    Args:
+        images: the nominal test set.
+        max_bytes: of inputs that are kept.
+        changed: a task's test set as it lies on disk, for tasks that change bytes; None where none does.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        normalise: Normalisation,
+        *,
+        max_bytes: int,
+        changed: Callable[[Task, TaskDefinition], Images] | None = None,
+    ) -> None:
         self._images = images
         self._normalise = normalise
         self._max_bytes = max_bytes
+        self._changed = changed
         self._kept: OrderedDict[tuple[str, int], list[Tensor]] = OrderedDict()
 
     @property
@@ -77,15 +92,15 @@ class TaskImages:
         """True classes, on the device."""
         return self._images.labels_N
 
-    def batches(self, fingerprint: str, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
+    def batches(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
         """Normalised images of a task in the order of the test set."""
-        key = (fingerprint, batch_size)
+        key = (task.fingerprint, batch_size)
         if key in self._kept:
             self._kept.move_to_end(key)
             yield from self._kept[key]
             return
         made: list[Tensor] | None = []
-        for batch in self._read(definition, batch_size=batch_size):
+        for batch in self._read(task, definition, batch_size=batch_size):
             if made is not None:
                 made.append(batch)
                 made = made if _num_bytes(made) <= self._max_bytes else None
@@ -95,9 +110,16 @@ class TaskImages:
             while sum(map(_num_bytes, self._kept.values())) > self._max_bytes:
                 self._kept.popitem(last=False)
 
-    def _read(self, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
+    def _read(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
         order = torch.arange(len(self._images))
-        for pixels_NCHW, _, ids_N in self._images.read(order, batch_size=batch_size, augmentation="none", seed=0):
+        images, change_bytes = self._images, definition.on_bytes
+        if change_bytes is not None and self._changed is not None:
+            images, change_bytes = self._changed(task, definition), None
+        for pixels_NCHW, _, ids_N in images.read(order, batch_size=batch_size, augmentation="none", seed=0):
+            if change_bytes is not None:
+                # Exact: what is read are bytes divided by 255.
+                bytes_NCHW = (pixels_NCHW * 255.0).round_().to(torch.uint8)
+                pixels_NCHW = change_bytes(bytes_NCHW, ids_N).to(torch.float32).div_(255.0)
             changed = definition.on_pixels(pixels_NCHW, ids_N) if definition.on_pixels else pixels_NCHW
             normal = self._normalise(changed)
             if definition.on_normalised:

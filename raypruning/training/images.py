@@ -8,7 +8,7 @@ disk is decoded by threads, one batch ahead of the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -18,9 +18,12 @@ from torch import Tensor
 
 from raypruning.core.identity import derive_seed
 from raypruning.datasets.base import Dataset, ImageArrays, ImageFiles
+from raypruning.training.robust import corrupt_at_random
 
 # A split beyond this is streamed from its memory map instead of being copied to the device.
 MAX_RESIDENT_BYTES = 4 << 30
+# Images of robust training: some forty of each of 45 kinds.
+CORRUPTED_AT_ONCE = 2048
 
 
 class Batch(NamedTuple):
@@ -39,8 +42,15 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
-        """Batches in that order. What augmentation does to an image depends on the seed and its place in the order."""
+    def read(
+        self, order: Tensor, *, batch_size: int, augmentation: str, seed: int, corruptions: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """Batches in that order. What is done to an image depends on the seed and its place in the order.
+
+        Args:
+            corruptions: of robust training; before the augmentation where the images lie in memory, after it where
+                they are decoded from disk.
+        """
 
 
 class ResidentImages:
@@ -54,14 +64,29 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
+    def read(
+        self, order: Tensor, *, batch_size: int, augmentation: str, seed: int, corruptions: Sequence[str] = ()
+    ) -> Iterator[Batch]:
         """See Images."""
-        device = self.labels_N.device
         generator = torch.Generator().manual_seed(seed)
-        for ids_B in order.split(batch_size):
-            on_device_B = ids_B.to(device)
-            images_BCHW = augment(self._images_NCHW[on_device_B], augmentation=augmentation, generator=generator)
-            yield Batch(_to_unit(images_BCHW), self.labels_N[on_device_B], on_device_B)
+        for ids_B, raw_BCHW in self._raw(order.to(self.labels_N.device), batch_size, corruptions, seed):
+            images_BCHW = augment(raw_BCHW, augmentation=augmentation, generator=generator)
+            yield Batch(_to_unit(images_BCHW), self.labels_N[ids_B], ids_B)
+
+    def _raw(
+        self, order: Tensor, batch_size: int, corruptions: Sequence[str], seed: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Ids and uint8 images of each batch. Corrupted many batches at a time: a batch has few images of each kind."""
+        if not corruptions:
+            for ids_B in order.split(batch_size):
+                yield ids_B, self._images_NCHW[ids_B]
+            return
+        block = batch_size * max(1, CORRUPTED_AT_ONCE // batch_size)
+        for start in range(0, len(order), block):
+            ids = order[start : start + block]
+            places = torch.arange(start, start + len(ids), device=ids.device)
+            corrupted = corrupt_at_random(self._images_NCHW[ids], places, names=corruptions, seed=seed)
+            yield from zip(ids.split(batch_size), corrupted.split(batch_size), strict=True)
 
 
 class StreamedImages:
@@ -76,7 +101,9 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def read(self, order: Tensor, *, batch_size: int, augmentation: str, seed: int) -> Iterator[Batch]:
+    def read(
+        self, order: Tensor, *, batch_size: int, augmentation: str, seed: int, corruptions: Sequence[str] = ()
+    ) -> Iterator[Batch]:
         """See Images."""
         batches = order.split(batch_size)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as ahead:
@@ -86,7 +113,11 @@ class StreamedImages:
                 if index + 1 < len(batches):
                     pending = [ahead.submit(self._decode, batches[index + 1], augmentation, seed, index + 1)]
                 on_device_B = ids_B.to(self._device)
-                yield Batch(_to_unit(images_BCHW.to(self._device)), self.labels_N[on_device_B], on_device_B)
+                images_BCHW = images_BCHW.to(self._device)
+                if corruptions:
+                    places_B = torch.arange(len(ids_B), device=self._device) + index * batch_size
+                    images_BCHW = corrupt_at_random(images_BCHW, places_B, names=corruptions, seed=seed)
+                yield Batch(_to_unit(images_BCHW), self.labels_N[on_device_B], on_device_B)
 
     def _decode(self, ids_B: Tensor, augmentation: str, seed: int, index: int) -> Tensor:
         ids = ids_B.numpy()
@@ -107,6 +138,11 @@ def open_images(dataset: Dataset, split: str, device: torch.device, *, num_threa
     if isinstance(source, ImageArrays) and source.images_NCHW.nbytes <= MAX_RESIDENT_BYTES:
         return ResidentImages(source, device)
     return StreamedImages(source, device, num_threads=num_threads)
+
+
+def open_changed(labels_N: np.ndarray, changed_NCHW: np.ndarray, device: torch.device) -> Images:
+    """A test set whose images were changed on disk. They are read from there, a batch at a time."""
+    return StreamedImages(ImageArrays(images_NCHW=changed_NCHW, labels_N=labels_N), device)
 
 
 def augment(images_BCHW: Tensor, *, augmentation: str, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from raypruning.core.identity import derive_seed
 from raypruning.core.records import Epoch, Recipe
+from raypruning.corruptions.mixes import expand_mixes
 from raypruning.errors import TrainingError
 from raypruning.models.weights import load_weights
 from raypruning.training.evaluation import Normalisation, autocast
@@ -184,6 +185,7 @@ def _train_epoch(
         batch_size=recipe.batch_size,
         augmentation=setting.augmentation,
         seed=derive_seed(setting.seed, phase, "augmentation", epoch),
+        corruptions=expand_mixes(recipe.train_corruptions),
     )
     for index, (pixels_BCHW, labels_B, _) in enumerate(batches):
         step = epoch * num_steps + index

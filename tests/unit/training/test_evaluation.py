@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raypruning.core.records import Task
 from raypruning.datasets.base import Dataset, ImageArrays
 from raypruning.tasks.task import TaskDefinition, resolve_task
 from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
@@ -41,6 +42,10 @@ def model() -> nn.Module:
     )
 
 
+def task_of(fingerprint: str) -> Task:
+    return Task(name="nominal", dataset="made up", nominal="nominal", num_examples=NUM, fingerprint=fingerprint)
+
+
 def of_logits(logits_NC: Tensor) -> nn.Module:
     """A network that answers with fixed logits, image by image."""
 
@@ -57,7 +62,7 @@ def in_batches(num: int, *, size: int) -> Iterator[Tensor]:
 
 def test_predictions_equal_a_plain_loop_over_single_images(split, normalise, model):
     task_images = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=1 << 20)
-    batches = task_images.batches("nominal", resolve_task("nominal"), batch_size=8)
+    batches = task_images.batches(task_of("nominal"), resolve_task("nominal"), batch_size=8)
     found = predict(model.train(), batches, task_images.labels_N, precision="float32")
 
     model.eval()
@@ -84,10 +89,14 @@ def test_predictions_do_not_depend_on_how_often_images_are_read_again(split, nor
     task_images = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=1 << 20)
     noise = resolve_task("noise/uniform/0.5")
     read = [
-        torch.cat(list(task_images.batches("noise", noise, batch_size=8))),
-        torch.cat(list(task_images.batches("noise", noise, batch_size=8))),
+        torch.cat(list(task_images.batches(task_of("noise"), noise, batch_size=8))),
+        torch.cat(list(task_images.batches(task_of("noise"), noise, batch_size=8))),
         torch.cat(
-            list(TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches("n", noise, batch_size=8))
+            list(
+                TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(
+                    task_of("n"), noise, batch_size=8
+                )
+            )
         ),
     ]
     assert torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
@@ -104,8 +113,26 @@ def test_inputs_of_more_tasks_than_fit_are_made_again(split, normalise):
     one_task = NUM * 3 * 8 * 8 * 4
     task_images = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=one_task)
     for key in ("a", "a", "b", "a"):
-        assert sum(len(batch) for batch in task_images.batches(key, definition, batch_size=NUM)) == NUM
+        assert sum(len(batch) for batch in task_images.batches(task_of(key), definition, batch_size=NUM)) == NUM
     assert made == [NUM] * 3  # The second "a" was kept, and "b" drove it out.
+
+
+def test_bytes_are_changed_before_anything_else_whether_they_lie_on_disk_or_not(split, normalise):
+    def invert(images: Tensor, ids: Tensor) -> Tensor:
+        assert images.dtype == torch.uint8
+        return 255 - images
+
+    definition = TaskDefinition(on_bytes=invert, on_pixels=lambda pixels, ids: pixels / 2)
+    on_disk = ResidentImages(ImageArrays(images_NCHW=255 - split.images_NCHW, labels_N=split.labels_N), CPU)
+    read = [
+        torch.cat(list(images.batches(task_of("inverted"), definition, batch_size=10)))
+        for images in (
+            TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0),
+            TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0, changed=lambda task, definition: on_disk),
+        )
+    ]
+    expected = normalise(torch.from_numpy(255 - split.images_NCHW).float() / 255 / 2)
+    assert torch.equal(read[0], expected) and torch.equal(read[1], expected)
 
 
 def test_changes_to_pixels_come_before_normalisation_and_changes_to_inputs_after(split, normalise):
@@ -117,7 +144,9 @@ def test_changes_to_pixels_come_before_normalisation_and_changes_to_inputs_after
         return inputs * 2
 
     definition = TaskDefinition(on_pixels=on_pixels, on_normalised=on_normalised)
-    batches = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches("x", definition, batch_size=10)
+    batches = TaskImages(ResidentImages(split, CPU), normalise, max_bytes=0).batches(
+        task_of("x"), definition, batch_size=10
+    )
     inputs = torch.cat(list(batches))
     expected = 2 * ((torch.arange(NUM) / 1000).view(-1, 1, 1, 1) - normalise.mean_C11) / normalise.std_C11
     assert torch.allclose(inputs, expected.expand_as(inputs), rtol=1e-6, atol=1e-6)
@@ -162,7 +191,7 @@ def test_bfloat16_predictions_are_near_the_float32_ones(split, normalise, model)
     both = [
         predict(
             model,
-            task_images.batches("nominal", resolve_task("nominal"), batch_size=16),
+            task_images.batches(task_of("nominal"), resolve_task("nominal"), batch_size=16),
             task_images.labels_N,
             precision=precision,
         )

@@ -1,0 +1,1 @@
+"""Common corruptions of images, batched, on any device: 19 kinds x 5 severities."""
