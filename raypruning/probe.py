@@ -42,7 +42,7 @@ from raypruning.errors import (
     TrainingError,
 )
 from raypruning.methods.accounting import count_left
-from raypruning.methods.method import Masks
+from raypruning.methods.method import Masks, Method
 from raypruning.methods.prune import apply_masks
 from raypruning.models.layers import prunable_layers
 from raypruning.models.resolve import build_model
@@ -190,7 +190,7 @@ def _train(training: Training, job: ProbeJob, store: Store, bench: Bench, datase
             checkpoint=_checkpoint(training, model, trained.masks, dataset),
             history=trained.history,
             seconds=timer.seconds,
-            provenance=_provenance(training, bench.device),
+            provenance=_provenance(training, bench.device, method=masker.method if masker else None),
         )
         weights = {name: value.detach().cpu().contiguous().numpy() for name, value in model.state_dict().items()}
         masks = {name: mask.cpu().numpy() for name, mask in trained.masks.items()}
@@ -329,13 +329,15 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _provenance(training: Training, device: torch.device) -> Provenance:
+def _provenance(training: Training, device: torch.device, *, method: Method | None) -> Provenance:
     versions = {"python": platform.python_version()}
     for package in ("raypruning", "torch", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    if method is not None:
+        versions[f"method {method.name}"] = str(method.version)
     return Provenance(
         versions=versions,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

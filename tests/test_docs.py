@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,26 @@ def test_documents_name_sweeps_and_models_that_exist():
         for words in commands(path.read_text()):
             if words[0] == "sweep" and len(words) > 1 and not words[1].endswith(".toml"):
                 assert words[1] in known, f"{name(path)}: {' '.join(words)}"
+
+
+def documented_sweeps() -> list[list[str]]:
+    """Words of each documented `prune-cli sweep` that can be tried here: on data that is in the package."""
+    found = [words for path in DOCUMENTS for words in commands(path.read_text()) if words[0] == "sweep"]
+    needs_more = ("--data-dir", "--dataset", "--address", "--gpus-per-probe")
+    found = [words for words in found if words[1:] and not words[1].endswith(".toml") and "--help" not in words]
+    found = [words for words in found if not any(word in needs_more for word in words)]
+    return [list(words) for words in dict.fromkeys(tuple(words) for words in found)]
+
+
+def test_there_are_documented_sweeps_to_try():
+    assert len(documented_sweeps()) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", documented_sweeps(), ids=" ".join)
+def test_documented_sweep_is_one_that_would_run(words: list[str], prune_cli: Callable, tmp_path: Path):
+    """A dry run resolves every name and tries every method on the network; what it says is no business of this test."""
+    where = ["--executor", "inline", "--tracking-uri", "none", "--storage", tmp_path / "store", "--gpus-per-probe", "0"]
+    ran = prune_cli(*words, *where, *([] if "--dry-run" in words else ["--dry-run"]))
+    assert ran.code == 0, ran.err
+    assert "probes" in ran.out

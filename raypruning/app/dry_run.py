@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved
 from raypruning.app.sweep import log_path, make_plan
 from raypruning.app.task_sets import missing_bytes
@@ -36,11 +37,15 @@ class Estimate(NamedTuple):
 
 
 def estimate(resolved: Resolved) -> Estimate:
-    """Bounds from the plan and a short measurement. Writes nothing."""
+    """Bounds from the plan and a short measurement. Writes nothing.
+
+    Raises: SpecError: what the sweep itself would refuse.
+    """
     from raypruning.training.speed import measure_speed
 
     spec, setting = resolved
     plan = make_plan(spec, setting)
+    check_methods(plan, setting)
     dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
     num_train, num_tested = len(dataset.split("train")), sum(task.num_examples for task in plan.tasks)
     dense = [probe for seed in spec.seeds for probe in (plan.parent(seed), *plan.controls(seed))]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raypruning.app.read import read_sweep
 from raypruning.app.results import read_record
-from raypruning.core.records import Potential, Probe, SweepResults
+from raypruning.core.records import MethodChoice, Potential, Probe, SweepResults
+from raypruning.core.spec import expanded
 from raypruning.errors import DataError, RaypruningError, SpecError, unknown_name_message
 from raypruning.runtime.store import ObjectStore
 
@@ -131,7 +132,9 @@ def _at_potential(results: SweepResults, request: ExportRequest) -> _Chosen:
         raise SpecError(f"{unknown_name_message('task', task, names)} in the sweep {request.sweep}")
     delta = _delta(results, request)
     found = [one for one in results.potentials if one.task == task and one.delta == delta]
-    wants = {"method": request.method, "budget": request.budget, "seed": request.seed}
+    # The parameters of a method may be typed in any order.
+    method = request.method and MethodChoice.model_validate(expanded({"methods": [request.method]})["methods"][0]).label
+    wants = {"method": method, "budget": request.budget, "seed": request.seed}
     for field, wanted in wants.items():
         if wanted is None:
             continue

@@ -196,4 +196,7 @@ class _Axes:
         value = self.values.get(key, ())
         names = (value,) if isinstance(value, str) else value
         self.require(isinstance(names, list | tuple), f"{key} must be {PARAMETERS[key]}, got {value!r}")
-        return tuple(cast("tuple[str, ...]", names))
+        names = tuple(cast("tuple[str, ...]", names))
+        twice = [name for index, name in enumerate(names) if name in names[:index]]
+        self.require(not twice, f"{key} names {twice[0] if twice else ''} twice")
+        return names

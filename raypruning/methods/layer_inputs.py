@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +43,20 @@ def visit_inputs(network: Network, visit: Visit) -> None:
     try:
         # The first image tells how large the inputs are.
         network.model(images_NCHW[:1])
-        for images_BCHW in images_NCHW[1:].split(max(1, MAX_PATCH_BYTES // largest)):
+        for images_BCHW in images_NCHW[1:].split(network.images_at_once or max(1, MAX_PATCH_BYTES // largest)):
             network.model(images_BCHW)
     finally:
         for hook in hooks:
             hook.remove()
+    check_all_seen(network, seen)
+
+
+def check_all_seen(network: Network, seen: Collection[str]) -> None:
+    """Raise MethodError if a layer was not called although the network ran: its weight is used in another way."""
     if unseen := [name for name in network.layers if name not in seen]:
         raise MethodError(
-            f"the network uses the weight of {unseen[0]} without calling the layer, so what goes into it cannot be "
-            f"seen: add skip={unseen[0]}, or take a method that looks at weights alone"
+            f"the network uses the weights of {'+'.join(unseen)} without calling the layers, so what goes into them "
+            f"cannot be seen: add skip={'+'.join(unseen)}, or take a method that looks at weights alone"
         )
 
 

@@ -46,6 +46,7 @@ class Network:
         granularity: what is to be scored.
         alive: what an earlier prune left, by parameter name; a parameter that is not in it is whole.
         samples: images with labels, for a method that asked for them.
+        images_at_once: of the samples; None for as many as fit.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Network:
     granularity: Granularity
     alive: Mapping[str, Tensor] = field(default_factory=dict)
     samples: Samples | None = None
+    images_at_once: int | None = None
 
     @functools.cached_property
     def all_layers(self) -> Mapping[str, nn.Module]:
@@ -130,7 +132,8 @@ class Method:
         num_samples: of these; None takes as many as the theory of SiPP and PFP asks for.
         skip: names of layers that are kept whole.
         source: paper and section.
-        version: raised when the same inputs give other masks.
+        version: recorded with every network it pruned. No part of an identity: a method whose masks have changed needs
+            another name, lest old networks be taken for new ones.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """How the code of Lost in Pruning turns scores into masks: its budgets, its search for the ratio, its propagation.
 
 For comparison with published numbers. It differs from what most people want in four ways, which the default rules
-correct: layers are taken for a chain also where skip connections are; the constants that removed channels put out are
-dropped; the channels of the images can be removed; and the reached ratio may be a tenth beside the asked one.
+correct: layers are taken for a chain also where skip connections are; bias and norm of a removed filter stay, although
+the constant that they put out is dropped from what reads it; the channels of the images can be removed; and the reached
+ratio may be a tenth beside the asked one.
 
 Source: Lost in Pruning and its code (torchprune), as `BaseCompressedNet.compress`, `WeightNet`, `FilterNet` have it.
 """
@@ -20,6 +21,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from raypruning.methods.layer_inputs import check_all_seen
 from raypruning.methods.method import Masks, Network, Scores
 from raypruning.methods.ranking import keep_highest
 from raypruning.models.layers import layer_positions, prunable_layers
@@ -82,6 +84,11 @@ def paper_masks(network: Network, scores: Scores, ratio: float, *, allocate: All
     return prune.masks()
 
 
+def try_paper_rules(network: Network, scores: Scores, ratio: float, *, allocate: Allocate) -> None:
+    """Prune a copy of the network once, without a search. Raises MethodError: the rules do not fit the network."""
+    _Prune(network, scores, allocate).size_at(1.0 - ratio)
+
+
 class _Prune:
     """One prune of a copy of the network, done again from the start for each fraction that the search tries."""
 
@@ -141,8 +148,9 @@ class _Prune:
         constants: dict[str, Tensor] = {}
 
         def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                x = inputs[0].detach()
+            def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                # Channels stand last for a linear layer.
+                x = inputs[0].detach().movedim(-1 if isinstance(module, nn.Linear) else 1, 1)
                 is_constant_C = (x[1:] == x[:1]).transpose(0, 1).flatten(1).all(1)
                 constants[name] = constants[name] & is_constant_C if name in constants else is_constant_C
 
@@ -155,12 +163,14 @@ class _Prune:
         finally:
             for hook in hooks:
                 hook.remove()
+        check_all_seen(self._network, constants)
         with torch.no_grad():
             for name, weight in self._weights.items():
                 assert weight.grad is not None
                 weight[~(weight.grad != 0).flatten(1).any(1)] = 0.0
                 weight[:, constants[name]] = 0.0
 
+    @torch.enable_grad()  # A gradual schedule prunes between the steps of a training.
     def _accumulate_gradients(self) -> None:
         samples = self._network.samples
         assert samples is not None

@@ -4,19 +4,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from raypruning import registry
 from raypruning.core.records import MethodChoice
-from raypruning.errors import MethodError, RatioError, SpecError, unknown_name_message
+from raypruning.errors import MethodError, RatioError, RaypruningError, SpecError, unknown_name_message
 from raypruning.methods.method import Masks, Method, Network, Samples
-from raypruning.methods.paper_rules import paper_masks
+from raypruning.methods.paper_rules import paper_masks, try_paper_rules
 from raypruning.methods.ranking import num_true
 from raypruning.methods.samples import sample_set_size
 from raypruning.methods.selection import Selection, num_removed
@@ -78,14 +80,17 @@ def make_masks(
     alive = dict(alive or {})
     if ratio == 0.0:
         return alive
-    network = _network(method, model, example_NCHW=example_NCHW, seed=seed, alive=alive, samples=samples)
     with _in_evaluation_mode(model):
-        scores = _scores(method, network)
+        network, scores = score_layers(
+            method, model, example_NCHW=example_NCHW, seed=seed, alive=alive, samples=samples
+        )
         if method.paper_allocation is not None:
             masks = paper_masks(network, scores, ratio, allocate=method.paper_allocation)
         else:
             masks = _selection(method, network, scores).masks(_num_remove(model, ratio))
     if num_removed(masks) <= num_removed(alive):
+        if method.rules == "paper" and num_removed(alive) >= _num_remove(model, ratio):
+            return alive  # Its propagation took more than an earlier prune was asked for; the original goes on.
         raise RatioError(f"{method.name} removed nothing at a ratio of {ratio}: the network is too small for it")
     masks = {name: mask.cpu().contiguous() for name, mask in masks.items()}
     return {name: mask for name, mask in masks.items() if num_true(mask) < mask.numel()}
@@ -99,14 +104,50 @@ def check_method(
     Raises: SpecError: the method does not fit the network, its scores are not what they must be, or `ratio` is beyond
         what it can remove.
     """
-    network = _network(method, model, example_NCHW=example_NCHW, seed=0, alive={}, samples=samples)
     try:
         with _in_evaluation_mode(model):
-            scores = _scores(method, network)
-            if method.rules != "paper":
+            network, scores = score_layers(method, model, example_NCHW=example_NCHW, seed=0, alive={}, samples=samples)
+            if method.paper_allocation is not None:
+                try_paper_rules(network, scores, ratio, allocate=method.paper_allocation)
+            else:
                 _selection(method, network, scores).check_reachable(_num_remove(model, ratio))
     except MethodError as error:
         raise SpecError(str(error)) from error
+    except (RaypruningError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # Whatever a stranger's method raises.
+        raise SpecError(
+            f"{method.name} failed when it was tried: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+class Scored(NamedTuple):
+    """A network as its method saw it, and what the method said."""
+
+    network: Network
+    scores: dict[str, Tensor]
+
+
+def score_layers(
+    method: Method,
+    model: nn.Module,
+    *,
+    example_NCHW: Tensor,
+    seed: int,
+    alive: Mapping[str, Tensor] | None = None,
+    samples: Samples | None = None,
+) -> Scored:
+    """The scores of every layer, checked, on the CPU; -inf where an earlier prune removed all that one is of.
+
+    Under the rules `paper` the network is a copy in the original's memory layout, and images go through it one by one
+    as in the original's code: sums of float32 in another order would move scores by more than 1e-5.
+
+    Raises: SpecError, MethodError: see `make_masks`.
+    """
+    if method.rules == "paper":
+        model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    network = _network(method, model, example_NCHW=example_NCHW, seed=seed, alive=alive or {}, samples=samples)
+    return Scored(network, _scores(method, network))
 
 
 @torch.no_grad()
@@ -132,7 +173,7 @@ def _network(
     for name in method.skip:
         if name not in layers:
             raise SpecError(f"method {method.name}, skip: {unknown_name_message('prunable layer', name, layers)}")
-    if len(method.skip) == len(layers):
+    if set(method.skip) == set(layers):
         raise SpecError(f"method {method.name}: skip leaves no layer to prune")
     if method.needs_samples and (samples is None or len(samples.labels_N) < 2):
         raise MethodError(f"{method.name} looks at images, and got fewer than two")
@@ -144,6 +185,7 @@ def _network(
         granularity=method.granularity,
         alive=alive,
         samples=samples,
+        images_at_once=1 if method.rules == "paper" else None,
     )
 
 
@@ -193,6 +235,9 @@ def _check_scores(method: Method, network: Network, scores: object) -> None:
             raise MethodError(
                 f"{method.name} scored layer {name} with shape {found}; one score per {by} has shape {tuple(shape)}"
             )
+        if not score.is_floating_point():
+            kind = str(score.dtype).removeprefix("torch.")
+            raise MethodError(f"{method.name} gave layer {name} scores of type {kind}; they must be floating")
         # One sum tells, unless it overflows: then every score is looked at.
         if not (bool(torch.isfinite(score.sum())) or bool(torch.isfinite(score).all())):
             raise MethodError(f"{method.name} gave layer {name} a score that is not finite, so there is no order")
@@ -201,6 +246,8 @@ def _check_scores(method: Method, network: Network, scores: object) -> None:
 def _of_what_is_left(network: Network, layer: str, score: Tensor) -> Tensor:
     """The score on the CPU, -inf where an earlier prune removed all that it is of."""
     score = score.detach().cpu()
+    # Half precision has too few numbers for an order, and too few functions.
+    score = score if score.dtype == torch.float64 else score.float()
     alive = network.alive.get(f"{layer}.weight")
     if alive is None:
         return score

@@ -23,10 +23,7 @@ def keep_highest(scores_S: Tensor, num_keep: int) -> Tensor:
     Raises: MethodError: a score is NaN, so no order exists.
     Source: the tie rule of jaxpruner, mask_calculator.py.
     """
-    keep_S = (
-        _on_gpu(scores_S.flatten(), num_keep) if scores_S.is_cuda else _on_cpu(scores_S.flatten().numpy(), num_keep)
-    )
-    return keep_S.view_as(scores_S)
+    return _highest(scores_S.flatten().numpy(), num_keep).view_as(scores_S)
 
 
 def num_true(mask: Tensor) -> int:
@@ -40,18 +37,7 @@ def removal_order(times_S: Tensor) -> Tensor:
     return len(times_S) - 1 - backwards
 
 
-def _on_gpu(flat_S: Tensor, num_keep: int) -> Tensor:
-    if bool(flat_S.isnan().any()):
-        raise MethodError(_NAN)
-    if num_keep <= 0 or num_keep >= len(flat_S):
-        return torch.full_like(flat_S, num_keep > 0, dtype=torch.bool)
-    threshold = flat_S.kthvalue(len(flat_S) - num_keep + 1).values
-    keep_S, ties = flat_S > threshold, (flat_S == threshold).nonzero().flatten()
-    keep_S[ties[: num_keep - int(keep_S.count_nonzero())]] = True
-    return keep_S
-
-
-def _on_cpu(flat_S: np.ndarray, num_keep: int) -> Tensor:
+def _highest(flat_S: np.ndarray, num_keep: int) -> Tensor:
     # Numpy is many times faster than torch at finding the n-th of many numbers on a CPU, and at counting.
     if len(flat_S) and np.isnan(flat_S.max()):  # A maximum hands NaN on.
         raise MethodError(_NAN)

@@ -183,7 +183,8 @@ def _nearest(builder: _Builder, num_remove: int) -> Masks:
     """Units one after the other until the count is nearest; then neighbouring counts of a few layers, if need be."""
     order = builder.order
     ascending = order.ascending()
-    tolerance = RATIO_TOLERANCE * builder.num_params
+    # Half a parameter less: the count that is asked for was rounded.
+    tolerance = max(0.0, RATIO_TOLERANCE * builder.num_params - 0.5)
 
     def count(num_units: int) -> int:
         return builder.count(order.keep(ascending[:num_units]))

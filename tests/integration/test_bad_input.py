@@ -401,8 +401,13 @@ def test_loss_that_is_no_number_leaves_every_potential_open_and_none_zero(
             "odd-shape scored layer conv1 with shape (3,); one score per weight has shape",
         ),
         (["--set", "methods=['odd-nan']"], "odd-nan gave layer conv1 a score that is not finite"),
+        (["--set", "methods=['odd-whole']"], "odd-whole gave layer conv1 scores of type int64; they must be floating"),
+        (["--set", "methods=['odd-broken']"], "odd-broken failed when it was tried: KeyError: 'no such thing'"),
+        (["--method", "wt:skip=conv1+conv1"], "skip names conv1 twice"),
+        (["--method", "wt:skip=conv1+conv2+fc1+fc2"], "skip leaves no layer to prune"),
     ],
 )
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["run", "dry-run"])
 def test_method_that_does_not_fit_is_refused_before_the_first_training(
     prune_cli: Callable,
     tiny: list[str],
@@ -410,11 +415,13 @@ def test_method_that_does_not_fit_is_refused_before_the_first_training(
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
     says: str,
+    dry_run: list[str],
 ):
     (tmp_path / "odd_methods.py").write_text(ODD)
     monkeypatch.syspath_prepend(tmp_path)
     plugins = ("--set", "plugins=['odd_methods']")
-    ran = prune_cli("sweep", "lenet5", *tiny, *LARGE_DELTA, *plugins, *options, "--storage", tmp_path / "store")
+    where = ("--storage", tmp_path / "store")
+    ran = prune_cli("sweep", "lenet5", *tiny, *LARGE_DELTA, *plugins, *options, *dry_run, *where)
     assert ran.code == 2
     assert says in ran.err and ran.err.count("\n") == 1
     assert not (tmp_path / "store").exists()
@@ -429,6 +436,16 @@ from raypruning.methods.axes import method
 @method(source="this test")
 def odd_shape(network):
     return {name: torch.zeros(3) for name in network.layers}
+
+@registry.methods.register("odd-whole")
+@method(source="this test")
+def odd_whole(network):
+    return {name: network.weight(name).long() for name in network.layers}
+
+@registry.methods.register("odd-broken")
+@method(source="this test")
+def odd_broken(network):
+    raise KeyError("no such thing")
 
 @registry.methods.register("odd-nan")
 @method(source="this test")

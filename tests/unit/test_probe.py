@@ -109,6 +109,7 @@ def test_a_probe_trains_and_evaluates_and_leaves_everything_in_the_store(store, 
     result = store.training(outcome.training)
     assert result is not None and len(result.history) == 1
     assert result.provenance.versions["torch"] == torch.__version__ and result.provenance.threads == 1
+    assert result.provenance.versions["method wt"] == "1"
     for task in plan.tasks:
         evaluation = store.evaluation(outcome.training, task.fingerprint)
         assert evaluation is not None

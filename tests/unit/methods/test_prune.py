@@ -350,3 +350,54 @@ def test_all_masks_hold_while_retraining_but_those_of_norms_by_the_papers_rules(
     assert enforced(paper, model, masks).keys() == masks.keys() - {"1.weight", "1.bias"}
     found = masks_of(paper, model, 0.5, shape=WIDE, samples=samples)
     assert all(enforced(paper, model, found)[name] is mask for name, mask in found.items() if name in layers)
+
+
+class Attentive(nn.Module):
+    """Linear layers over tokens, and an attention that uses the weight of a layer without calling it."""
+
+    def __init__(self, *, has_attention: bool):
+        super().__init__()
+        self.embed = nn.Linear(28, 16)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True) if has_attention else None
+        self.inner = nn.Linear(16, 24)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x):
+        tokens = torch.relu(self.embed(x[:, 0]))
+        if self.attention is not None:
+            tokens = self.attention(tokens, tokens, tokens, need_weights=True)[0]
+        return self.head(torch.relu(self.inner(tokens)).mean(1))
+
+
+@pytest.mark.parametrize("name", ["ft", "pfp"])
+def test_paper_rules_know_the_channels_of_linear_layers_over_tokens(name):
+    torch.manual_seed(0)
+    model = Attentive(has_attention=False)
+    masks = make_masks(
+        method_of(name, rules="paper"),
+        model,
+        0.3,
+        example_NCHW=torch.zeros(1, 1, 28, 28),
+        seed=0,
+        samples=images((1, 1, 28, 28)),
+    )
+    assert 0.2 < num_removed(masks) / num_params(model) < 0.5
+
+
+def test_paper_rules_refuse_a_layer_that_is_never_called_by_its_name():
+    with pytest.raises(SpecError, match=r"without calling the layers?, .* add skip=attention.out_proj"):
+        check_method(
+            method_of("ft", rules="paper"),
+            Attentive(has_attention=True),
+            0.3,
+            example_NCHW=torch.zeros(1, 1, 28, 28),
+            samples=images((1, 1, 28, 28)),
+        )
+
+
+def test_half_precision_scores_are_ordered_as_numbers():
+    def halves(network):
+        return {name: network.weight(name).abs().bfloat16() for name in network.layers}
+
+    masks = masks_by(scored_by(halves))
+    assert num_removed(masks) == round(RATIO * num_params(small_network()))
