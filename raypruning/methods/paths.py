@@ -5,6 +5,9 @@ The network is run once on ones with every kept weight replaced by 1 and every r
 to which one leads is 0 exactly when none leads from it. Skip connections, concatenation and flattening need no rules of
 their own. A normalisation passes zero on: the constant it would add to a removed channel goes with the channel.
 
+`presence` computes so that nothing cancels, and takes what it does not know to be alive. What counts as dead although
+no weight is removed is not understood, and counts as alive whatever the masks.
+
 Source: the data-free walk of all paths is that of SynFlow (Tanaka et al. 2020), here with booleans.
 """
 
@@ -13,14 +16,15 @@ Source: the data-free walk of all paths is that of SynFlow (Tanaka et al. 2020),
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from raypruning.methods.presence import OneOrZero, Presence, unseen
 from raypruning.models.layers import prunable_layers
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -45,7 +49,8 @@ class PathWalker:
 
     Masks are those of weights and biases of prunable layers; what they leave out is kept whole. A layer whose weight
     is used without calling it (as torch's attention does) is taken to be alive, and the outputs of one that no image
-    goes into (as in Swin V2, which computes the bias of its attention from positions) are taken to be read.
+    goes into (as in Swin V2, which computes the bias of its attention from positions) are taken to be read. A layer or
+    norm that shares a parameter with another module is alive, for what removes it here removes it there.
     """
 
     def __init__(self, model: nn.Module, example_NCHW: Tensor) -> None:
@@ -57,15 +62,22 @@ class PathWalker:
             for name, module in self._model.named_modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm)
         }
+        owners = Counter(id(own) for module in self._model.modules() for own in module.parameters(recurse=False))
+        self._shared = {
+            name
+            for name, module in {**self._layers, **self._norms}.items()
+            if any(owners[id(own)] > 1 for own in module.parameters(recurse=False))
+        }
         self._arrives: dict[str, Tensor] = {}
         self._is_read: dict[str, Tensor] = {}
+        self._unmasked: Dead | None = None
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> PathWalker:
         for module in self._model.modules():
             if isinstance(module, _NORMS):
                 # Whatever a norm does to its input, nothing comes out where nothing goes in.
-                self._hooks.append(module.register_forward_hook(lambda _m, inputs, _out: _OneOrZero.apply(inputs[0])))
+                self._hooks.append(module.register_forward_hook(lambda _m, inputs, _out: OneOrZero.apply(inputs[0])))
             elif next(module.parameters(recurse=False), None) is not None:
                 self._hooks.append(module.register_forward_hook(_clamp))
         for name, module in [*self._layers.items(), *self._norms.items()]:
@@ -78,7 +90,21 @@ class PathWalker:
             hook.remove()
 
     def dead(self, masks: Mapping[str, Tensor]) -> Dead:
-        """What is dead under `masks`."""
+        """What is dead under `masks`. Never what a walk without masks calls dead; the first call does that walk too."""
+        if self._unmasked is None:
+            self._unmasked = self._walk({})
+        found = self._walk(masks)
+        return Dead(
+            *(
+                {
+                    name: dead_C & ~before[name] if name not in self._shared else torch.zeros_like(dead_C)
+                    for name, dead_C in now.items()
+                }
+                for now, before in zip(found, self._unmasked, strict=True)
+            )
+        )
+
+    def _walk(self, masks: Mapping[str, Tensor]) -> Dead:
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 if name in masks:
@@ -87,9 +113,13 @@ class PathWalker:
                     parameter.fill_(1.0)
         self._arrives.clear()
         self._is_read.clear()
-        with torch.enable_grad(), _PositiveEverywhere():
-            answer = self._model(self._ones_NCHW)
-            torch.autograd.grad(answer.sum(), self._ones_NCHW)
+        with torch.enable_grad():
+            # Not the leaf itself, which no network may change in place.
+            images_NCHW = self._ones_NCHW * 1.0
+            with Presence(self._ones_NCHW) as presence:
+                answer = self._model(images_NCHW)
+            read = torch.stack([total.float() for total in (answer.sum(), *presence.read_unseen)])
+            torch.autograd.grad(read.sum(), self._ones_NCHW)
         return Dead(
             inputs={name: ~self._arrives[name] for name in self._layers if name in self._arrives},
             outputs={
@@ -105,12 +135,14 @@ class PathWalker:
         )
 
     def _see_input(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        @unseen
         def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             _note(self._arrives, name, _by_channel(module, inputs[0].detach()))
 
         return record
 
     def _see_output(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        @unseen
         def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if output.requires_grad:
                 output.register_hook(lambda gradient: _note(self._is_read, name, _by_channel(module, gradient)))
@@ -128,64 +160,8 @@ def _note(found: dict[str, Tensor], name: str, is_alive_C: Tensor) -> None:
 def _by_channel(module: nn.Module, x: Tensor) -> Tensor:
     # Channels stand last for a linear layer, second for convolutions and batch norms.
     axis = -1 if isinstance(module, nn.Linear) else 1
-    return (x > 0).movedim(axis, 0).flatten(1).any(1).cpu()
-
-
-class _OneOrZero(torch.autograd.Function):
-    """1 where the input is positive, else 0; backwards the same of the gradient. Keeps a walk's numbers small."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return (gradients[0] > 0).to(gradients[0].dtype)
+    return (x != 0).movedim(axis, 0).flatten(1).any(1).cpu()
 
 
 def _clamp(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> object:
-    return _OneOrZero.apply(output) if isinstance(output, Tensor) else output
-
-
-class _One(torch.autograd.Function):
-    """1 whatever the input; backwards the gradient as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.ones_like(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0]
-
-
-class _PositiveEverywhere(TorchFunctionMode):
-    """Stands in for functions whose gradient vanishes on equal or on large inputs although what goes in matters."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _STAND_INS.get(func, func)(*args, **(kwargs or {}))
-
-
-def _positive(input: Tensor, *_args: Any, **_options: Any) -> Any:
-    # Of zeros too: attention between removed queries and keys is even, not none.
-    return _One.apply(input)
-
-
-def _as_it_is(input: Tensor, *_args: Any, **_options: Any) -> Tensor:
-    return input * 1.0
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_args: Any, **_options: Any) -> Any:
-    return _One.apply(query @ key.transpose(-2, -1)) @ value
-
-
-_F = nn.functional
-_STAND_INS: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((torch.softmax, Tensor.softmax, _F.softmax), _positive),
-    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, _F.log_softmax), _positive),
-    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid, _F.sigmoid, _F.hardsigmoid), _positive),
-    **dict.fromkeys((torch.tanh, Tensor.tanh, _F.tanh, _F.hardtanh, _F.relu6), _as_it_is),
-    **dict.fromkeys((_F.layer_norm, _F.group_norm, _F.rms_norm, _F.batch_norm, _F.instance_norm), _as_it_is),
-    _F.normalize: _as_it_is,
-    _F.scaled_dot_product_attention: _attention,
-}
+    return OneOrZero.apply(output) if isinstance(output, Tensor) else output

@@ -433,6 +433,286 @@ def test_walker_leaves_the_network_as_it_was():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+# --- Operations that take away, cut off, compare or are not known --------------------------------------------------
+
+
+def mixed(x: Tensor, y: Tensor) -> Tensor:
+    gate = torch.sigmoid(y)
+    return gate * x + (1 - gate) * y
+
+
+def centred_in_place(x: Tensor, y: Tensor) -> Tensor:
+    y = y.clone()
+    y -= y.mean(1, keepdim=True)
+    return y
+
+
+def gated_in_place(x: Tensor, y: Tensor) -> Tensor:
+    y = F.relu(y, inplace=True)
+    y *= x
+    return y.neg_()
+
+
+def looked_at_without_gradient(x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        gate = y.tanh()
+    return x + gate
+
+
+def filled_in(x: Tensor, y: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[:, :3] = x[:, :3] - y[:, :3]
+    out[:, 3:] = y[:, 3:]
+    return out
+
+
+def masked_both_ways(x: Tensor, y: Tensor) -> Tensor:
+    is_high = x > 0.1
+    return is_high * x + (~is_high) * y
+
+
+# What becomes of a channel that is removed in both: "gone", or something that the answer depends on.
+OPERATIONS = {
+    "sub": ("gone", lambda x, y: x - y),
+    "sub_function": ("gone", lambda x, y: torch.sub(x, y, alpha=2)),
+    "sub_method": ("gone", lambda x, y: x.subtract(y)),
+    "sub_in_place": ("gone", lambda x, y: x.clone().sub_(y)),
+    "rsub": ("gone", lambda x, y: torch.rsub(x, y)),
+    "sub_of_equals": ("gone", lambda x, y: (2 * x - y) - x),
+    "neg": ("gone", lambda x, y: -y),
+    "neg_function": ("gone", lambda x, y: torch.neg(y)),
+    "neg_in_place": ("gone", lambda x, y: y.clone().neg_()),
+    "negative_factor": ("gone", lambda x, y: x + y * -1),
+    "negative_buffer": ("gone", lambda x, y: x + y * torch.full((6, 1, 1), -1.0)),
+    "one_minus": ("gone", lambda x, y: (1 - y) * x + y),
+    "mixed": ("gone", mixed),
+    "offset": ("there", lambda x, y: y - 1.0),
+    "clamp": ("gone", lambda x, y: y.clamp(-0.3, 0.3)),
+    "clamp_below_one": ("gone", lambda x, y: torch.clamp(y, min=0, max=0.05)),
+    "clamp_above_zero": ("there", lambda x, y: y.clip(min=0.05)),
+    "clamp_in_place": ("any", lambda x, y: y.clone().clamp_(-0.3, 0.3)),
+    "hardtanh": ("gone", lambda x, y: F.hardtanh(y, -0.2, 0.2)),
+    "hardtanh_above_zero": ("there", lambda x, y: F.hardtanh(y, 0.1, 0.2)),
+    "threshold": ("any", lambda x, y: F.threshold(y, 0.1, 0.0)),
+    "division": ("gone", lambda x, y: y / (x.abs() + 1)),
+    "reciprocal": ("there", lambda x, y: 1 / (y.abs() + 1)),
+    "norm": ("gone", lambda x, y: y / y.norm(dim=1, keepdim=True)),
+    "vector_norm": ("gone", lambda x, y: y / torch.linalg.vector_norm(y, dim=1, keepdim=True)),
+    "normalize": ("gone", lambda x, y: F.normalize(y, dim=1)),
+    "centre": ("there", lambda x, y: y - y.mean(1, keepdim=True)),
+    "centre_in_place": ("there", centred_in_place),
+    "standardise": ("gone", lambda x, y: (y - y.mean((2, 3), keepdim=True)) / (y.std((2, 3), keepdim=True) + 0.1)),
+    "standardise_by_var": (
+        "gone",
+        lambda x, y: (y - y.mean((2, 3), True)) * torch.rsqrt(y.var((2, 3), keepdim=True) + 1),
+    ),
+    "layer_norm": ("there", lambda x, y: F.layer_norm(y, (6, 6, 6))),
+    "group_norm": ("there", lambda x, y: F.group_norm(y, 2)),
+    "softmax": ("there", lambda x, y: y.softmax(1)),
+    "softmin": ("there", lambda x, y: F.softmin(y, dim=1)),
+    "log_softmax": ("there", lambda x, y: F.log_softmax(y, 1)),
+    "cos": ("there", lambda x, y: torch.cos(3 * y)),
+    "sin": ("gone", lambda x, y: torch.sin(5 * y)),
+    "exp": ("there", lambda x, y: (-y.abs()).exp()),
+    "softplus": ("there", lambda x, y: F.softplus(y)),
+    "logsigmoid": ("there", lambda x, y: F.logsigmoid(y)),
+    "elu": ("gone", lambda x, y: F.elu(y)),
+    "softsign": ("gone", lambda x, y: F.softsign(y)),
+    "hardswish": ("gone", lambda x, y: F.hardswish(y)),
+    "leaky_relu_of_negative": ("gone", lambda x, y: F.leaky_relu(-y)),
+    "abs": ("gone", lambda x, y: y.abs()),
+    "square": ("gone", lambda x, y: y**2),
+    "power": ("any", lambda x, y: (y.abs() + 1) ** -0.5),
+    "maximum": ("gone", lambda x, y: torch.maximum(x, y)),
+    "max_of_two": ("any", lambda x, y: torch.max(x, y)),
+    "amax": ("there", lambda x, y: y - y.amax(1, keepdim=True)),
+    "max_with_index": ("there", lambda x, y: x - y.max(1, keepdim=True)[0]),
+    "argmax": ("any", lambda x, y: x * (1 + y.argmax(1, keepdim=True))),
+    "topk": ("any", lambda x, y: x + y.topk(2, dim=1).values.sum(1, keepdim=True)),
+    "gather": ("any", lambda x, y: x - y.gather(1, x.argsort(1))),
+    "where": ("any", lambda x, y: torch.where(x > y, x, y)),
+    "masked_both_ways": ("any", masked_both_ways),
+    "masked_by_whole_numbers": ("any", lambda x, y: (1 - (x > 0.1).long()) * x - y),
+    "masked_by_floats": ("any", lambda x, y: (1 - (x > 0.1).double()) * x - y),
+    "one_of_comparison_alone": ("any", lambda x, y: (x > y).double()),
+    "masked_fill": ("any", lambda x, y: y.masked_fill(x > 0.1, -1.0)),
+    "branch_by_value": ("any", lambda x, y: x - y if float(y.mean()) > 0 else x + y),
+    "round": ("gone", lambda x, y: (y * 8).round()),
+    "detach": ("gone", lambda x, y: x + y.detach()),
+    "no_grad": ("gone", looked_at_without_gradient),
+    "filled_in": ("any", filled_in),
+    "gated_in_place": ("gone", gated_in_place),
+    "local_response_norm": ("gone", lambda x, y: F.local_response_norm(y, 5)),
+    "lp_pool": ("any", lambda x, y: F.lp_pool2d(y, 2, 2)),
+    "max_pool": ("gone", lambda x, y: F.max_pool2d(y, 2)),
+    "max_pool_over_shuffled": (
+        "any",
+        lambda x, y: F.pixel_unshuffle(F.max_pool2d(F.pixel_shuffle(torch.cat([x, y], 1), 2), 2), 2),
+    ),
+    "bilinear": ("gone", lambda x, y: F.interpolate(y, scale_factor=2, mode="bilinear")),
+    "bicubic": ("any", lambda x, y: F.interpolate(y, scale_factor=2, mode="bicubic")),
+    "padded": ("gone", lambda x, y: F.pad(y, (1, 1))),
+    "padded_with_value": ("there", lambda x, y: F.pad(y, (1, 1), value=-2.0)),
+    "fourier": ("any", lambda x, y: torch.fft.rfft2(y).abs()),
+    "cumulative_product": ("any", lambda x, y: y.cumprod(1)),
+}
+
+
+class Operated(nn.Module):
+    """Operations on what goes into and what comes out of one layer each, in a chain."""
+
+    def __init__(self, names: list[str]):
+        super().__init__()
+        self.names = names
+        self.first = nn.Conv2d(2, 6, 3, padding=1)
+        self.layers = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in names)
+        self.last, self.head = nn.LazyConv2d(6, 1), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.silu(self.first(x))
+        for name, layer in zip(self.names, self.layers, strict=True):
+            y = OPERATIONS[name][1](x, layer(x))
+            # Sizes and channels that an operation has changed.
+            x = F.adaptive_avg_pool2d(y, 6) if y.shape[1] == 6 else y
+        return self.head(F.silu(self.last(x)).mean((2, 3)))
+
+
+def operated(names: list[str], *, seed: int) -> Operated:
+    model = Operated(names).double().eval()
+    with torch.no_grad():
+        model(torch.ones(1, 2, 6, 6, dtype=torch.double))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3, generator=generator)
+    return model
+
+
+def random_masks(model: nn.Module, *, seed: int) -> dict[str, Tensor]:
+    """Rows with their biases, columns and single weights."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for name, layer in prunable_layers(model).items():
+        shape = layer.weight.shape
+        ones = [1] * (len(shape) - 2)
+        keep_O = torch.rand(shape[0], generator=generator) < 0.7
+        keep_I = torch.rand(shape[1], generator=generator) < 0.7
+        masks[f"{name}.weight"] = (
+            keep_O.view(-1, 1, *ones) & keep_I.view(1, -1, *ones) & (torch.rand(shape, generator=generator) < 0.9)
+        )
+        masks[f"{name}.bias"] = keep_O
+    return masks
+
+
+def assert_dead_weights_change_no_answer(model: nn.Module, masks: dict[str, Tensor], *, seed: int) -> None:
+    """Dead inputs carry zeros, whatever they are multiplied with; of dead outputs no value is read."""
+    images_NCHW = images((1, 2, 6, 6), num=4, seed=seed).images_NCHW.double()
+    with PathWalker(model, torch.zeros(1, 2, 6, 6, dtype=torch.double)) as walker:
+        dead = walker.dead(masks)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        apply_masks(model, masks)
+        logits_NC = model(images_NCHW)
+        for name, layer in prunable_layers(model).items():
+            for dead_C, weight_CX in (
+                (dead.inputs[name], layer.weight.transpose(0, 1)),
+                (dead.outputs[name], layer.weight),
+            ):
+                before, bias_before = layer.weight.clone(), layer.bias.clone()
+                changed = dead_C
+                if weight_CX is layer.weight:
+                    # Removed outputs stay as they are: two that are multiplied with each other are each unread.
+                    changed = dead_C & masks[f"{name}.bias"]
+                    layer.bias[changed] = torch.randn(layer.bias.shape, generator=generator).double()[changed]
+                    weight_CX[changed] = torch.randn(weight_CX.shape, generator=generator).double()[changed]
+                else:
+                    is_kept_O = masks[f"{name}.bias"].view(1, -1, *[1] * (weight_CX.ndim - 2))
+                    noise = torch.randn(weight_CX.shape, generator=generator).double()
+                    weight_CX[changed] = (noise * is_kept_O)[changed]
+                again_NC = model(images_NCHW)
+                torch.testing.assert_close(again_NC, logits_NC, rtol=1e-9, atol=1e-9, equal_nan=True)
+                layer.weight.copy_(before)
+                layer.bias.copy_(bias_before)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_nothing_is_dead_in_a_whole_network_that_uses(name):
+    model = operated([name], seed=0)
+    with PathWalker(model, torch.zeros(1, 2, 6, 6, dtype=torch.double)) as walker:
+        dead = walker.dead({})
+    assert [layer for found in dead for layer, dead_C in found.items() if dead_C.any()] == []
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_channel_that_is_removed_on_both_sides_is_dead_or_alive_after(name):
+    removed = torch.tensor([False, True, False, True, False, False])
+    masks = {}
+    for layer, width in (("first", 2), ("layers.0", 6)):
+        masks |= {f"{layer}.weight": ~removed.view(-1, 1, 1, 1).expand(6, width, 3, 3), f"{layer}.bias": ~removed}
+    model = operated([name], seed=0)
+    with PathWalker(model, torch.zeros(1, 2, 6, 6, dtype=torch.double)) as walker:
+        dead = walker.dead(masks)
+    expected = {"gone": removed.tolist(), "there": [False] * 6}
+    if OPERATIONS[name][0] in expected:
+        assert dead.inputs["last"].tolist() == expected[OPERATIONS[name][0]]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_weights_that_are_dead_change_no_answer_of_a_network_that_uses(name):
+    for seed in range(4):
+        model = operated([name], seed=seed)
+        assert_dead_weights_change_no_answer(model, random_masks(model, seed=seed), seed=seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    # Not what gives another number of channels.
+    st.lists(st.sampled_from(sorted(set(OPERATIONS) - {"max_pool_over_shuffled"})), min_size=2, max_size=4),
+    st.integers(0, 10_000),
+)
+def test_weights_that_are_dead_change_no_answer_of_a_network_of_several_operations(names, seed):
+    model = operated(names, seed=seed)
+    assert_dead_weights_change_no_answer(model, random_masks(model, seed=seed), seed=seed)
+
+
+def test_layers_that_share_a_weight_are_alive():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.one, self.other, self.head = (nn.Linear(4, 4) for _ in range(4))
+            self.other.weight = self.one.weight
+
+        def forward(self, x):
+            return self.head(self.other(self.one(self.stem(x))))
+
+    keep_O = torch.tensor([False, True, True, True])
+    masks = {
+        **{"stem.weight": keep_O[:, None].expand(4, 4), "stem.bias": keep_O},
+        "head.weight": keep_O[None].expand(4, 4),
+    }
+    with PathWalker(Tied(), torch.zeros(1, 4)) as walker:
+        dead = walker.dead(masks)
+    assert not dead.inputs["one"].any()
+    assert not dead.outputs["one"].any()
+
+
+def test_layer_whose_output_is_dropped_is_alive_whatever_the_masks():
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.dropped, self.head = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            x = self.stem(x)
+            self.dropped(x)
+            return self.head(x)
+
+    with PathWalker(Dropping(), torch.zeros(1, 4)) as walker:
+        dead = walker.dead({"head.weight": (torch.arange(4) > 0)[None].expand(4, 4)})
+    assert not dead.outputs["dropped"].any()
+    assert dead.outputs["stem"].tolist() == [True, False, False, False]
+
+
 # --- Masks that follow the paths -----------------------------------------------------------------------------------
 
 NETWORKS = [
