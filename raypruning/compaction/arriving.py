@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raypruning.compaction.channels import Channels, Layer, layers_of
-from raypruning.compaction.cut import run_cut, spread
+from raypruning.compaction.cut import compute_depthwise, run_cut, spread
 
 
 @dataclass
@@ -75,6 +75,9 @@ class _Zeros:
         for values in (inputs, outputs):
             self._look(self._channels.norms[name], values, 1)
         return outputs
+
+    def pass_on(self, layer: Layer, inputs: Tensor) -> Tensor:
+        return compute_depthwise(layer, inputs)
 
     def without_samples(self, name: str, inputs: Tensor) -> None:
         raise AssertionError("any number of rows is so many of one sample")

@@ -40,6 +40,9 @@ class Probe(Protocol):
     def norm(self, name: str, compute: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """What a batch norm gives."""
 
+    def pass_on(self, layer: Layer, inputs: Tensor) -> Tensor:
+        """What a depthwise convolution gives: `compute_depthwise`, or what has the same channels."""
+
     def without_samples(self, name: str, inputs: Tensor) -> None:
         """Called in place of `see` for a layer whose input is not one or several rows of each sample."""
 
@@ -89,6 +92,12 @@ def mixes(module: nn.Module) -> bool:
     return is_leaf and next(module.parameters(), None) is not None
 
 
+def compute_depthwise(layer: Layer, inputs: Tensor) -> Tensor:
+    """What a depthwise convolution gives with the weights it has."""
+    passed: Tensor = type(layer).forward(layer, inputs)  # type: ignore[arg-type]
+    return passed
+
+
 def spread(values_SO: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
     """The same for all rows and places of a sample, as a layer's output of this shape; maybe in the same memory."""
     times = shape[0] // len(values_SO)
@@ -109,8 +118,7 @@ def _layer(name: str, layer: Layer, probe: Probe) -> Callable[[Tensor], Tensor]:
             raise ValueError(f"{name} is given {inputs.shape[axis]} channels")
         probe.see(name, inputs, axis)
         if is_depthwise(layer):
-            passed: Tensor = type(layer).forward(layer, inputs)  # type: ignore[arg-type]
-            return passed
+            return probe.pass_on(layer, inputs)
         return probe.put_out(name, _output_shape(layer, inputs), axis)
 
     return run

@@ -46,10 +46,8 @@ def find_channels(model: nn.Module, reader: LabelReader) -> Channels:
     """
     layers = layers_of(model)
     sizes = {name: num_outputs(layer) for name, layer in layers.items()}
-    each = torch.eye(len(sizes), dtype=torch.bool)
-    by_layer = {name: each[i].expand(size, -1) for i, (name, size) in enumerate(sizes.items())}
     try:
-        seen = reader.read(by_layer)
+        seen = reader.read_layers()
         readings = list(_readings(layers, norms_of(model), seen))
         codes = _codes(readings, sizes)
         seen_codes = reader.read(codes) if codes else {}

@@ -1,8 +1,9 @@
 """Give every channel of a network a label, and read the labels where the channels arrive. No data is needed.
 
-Every layer that mixes channels puts out 1 everywhere, plus something in the samples whose bit its channel's label has
-set. Batch norms pass their input on. So whoever reads a channel, unmixed, sees a change in exactly the samples of its
-label, through additions, concatenation, shuffling and flattening, which need no rules of their own.
+Every layer that mixes channels puts out about 1, plus something in the samples whose bit its channel's label has set:
+a little more in some places than in others, or an attention over places would hide its queries and keys. Batch norms
+pass their input on. So whoever reads a channel, unmixed, sees a change in exactly the samples of its label, through
+additions, concatenation, shuffling and flattening, which need no rules of their own.
 """
 
 # C channels, H W height and width, K bits of a label, Q labels, J inputs of a reader, O outputs of a layer, S samples
@@ -16,12 +17,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
-from raypruning.compaction.channels import layers_of
-from raypruning.compaction.cut import run_cut, spread
+from raypruning.compaction.channels import Layer, layers_of, num_outputs
+from raypruning.compaction.cut import compute_depthwise, run_cut
+from raypruning.compaction.reach import colours, find_reach
 
-# Labels to choose from for each channel: so few are drawn twice that redrawing those ends soon.
-_SPARE = 16
+# Labels to choose from for each channel: with twice as many, drawing until enough are different ends soon.
+_SPARE = 2
 # Pixels of all samples at once, which bounds memory: at 224 px, four bits of the labels, up and down.
 _MAX_PIXELS = 9 * 224 * 224
 # Bits at once, however small the image.
@@ -32,6 +35,9 @@ _SIDES_PIXELS = (8, 16, 32, 64)
 _TOLERANCE = 1e-10
 # Down is not as far as up, so that a mean over samples is changed as well.
 _DOWN = 0.8
+# By how much one place differs from the next, and at most; no place of a window or a map equals its neighbours.
+_UNEVENNESS = 0.0618
+_UNEVENNESS_MAX = 0.25
 
 
 def draw_labels(num: int) -> Tensor:
@@ -64,6 +70,31 @@ class LabelReader:
         self._model, self._tensors = model, _unhiding(model)
         self._image_CHW = image_CHW
         self._apart: dict[str, Tensor] = {}
+        pixels = image_CHW[0].numel() if image_CHW.ndim == 3 else 1
+        self._bits_at_once = max(4, min(_MAX_BITS, _MAX_PIXELS // pixels // 2))
+        self._layers_seen: dict[str, Tensor] | None = None
+
+    def read_layers(self) -> dict[str, Tensor]:
+        """By reader, at which of its inputs each layer arrives, shape (J, L), with the layers in their order.
+
+        Found once, then kept.
+
+        Raises:
+            Exception: whatever the network raises when it is run with labels.
+        """
+        if self._layers_seen is None:
+            self._layers_seen = self._read_layers()
+        return self._layers_seen
+
+    def _read_layers(self) -> dict[str, Tensor]:
+        sizes = {name: num_outputs(layer) for name, layer in layers_of(self._model).items()}
+        if len(sizes) <= self._bits_at_once:
+            return self.read(_labels_of_layers(sizes, torch.arange(len(sizes))))
+        # Layers that cannot both reach one reader share a bit: 26 bits for MaxViT's 151 layers.
+        reach = find_reach(self._model, self._image_CHW.double(), self._tensors, list(sizes))
+        colour_L = colours(reach)
+        seen = self.read(_labels_of_layers(sizes, colour_L))
+        return {name: seen_JK[:, colour_L] & reach[name] for name, seen_JK in seen.items()}
 
     def read(self, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """By reader, in which samples each of its inputs changes, shape (J, K).
@@ -78,8 +109,7 @@ class LabelReader:
             Exception: whatever the network raises when it is run with these labels.
         """
         num_bits = next(iter(labels.values())).shape[1]
-        pixels = self._image_CHW[0].numel() if self._image_CHW.ndim == 3 else 1
-        chunk = max(4, min(_MAX_BITS, _MAX_PIXELS // pixels // 2))
+        chunk = self._bits_at_once
         found: dict[str, list[Tensor]] = {}
         for start in range(0, num_bits, chunk):
             probe = _Labelling({name: label[:, start : start + chunk] for name, label in labels.items()}, self._apart)
@@ -107,6 +137,12 @@ def labelling_image(model: nn.Module, image_CHW: Tensor) -> Tensor:
     return image_CHW
 
 
+def _labels_of_layers(sizes: Mapping[str, int], bit_L: Tensor) -> dict[str, Tensor]:
+    """Labels in which all outputs of a layer have the same one bit."""
+    each = torch.eye(int(bit_L.max()) + 1, dtype=torch.bool)
+    return {name: each[bit].expand(size, -1) for (name, size), bit in zip(sizes.items(), bit_L.tolist(), strict=True)}
+
+
 def _unhiding(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by each of their names, with nothing that could hide a change or saturate."""
     layers = layers_of(model).values()
@@ -122,6 +158,14 @@ def _unhiding(model: nn.Module) -> dict[str, Tensor]:
     for name, buffer in model.named_buffers(remove_duplicate=False):
         tensors[name] = buffer.double() if buffer.is_floating_point() else buffer
     return tensors
+
+
+def _is_mean(layer: Layer) -> bool:
+    """Whether pooling does the same as a depthwise convolution of equal weights without a bias."""
+    if isinstance(layer, nn.Linear) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        return False
+    is_covered = all(2 * padding <= size for padding, size in zip(layer.padding, layer.kernel_size, strict=True))
+    return type(layer) is nn.Conv2d and layer.dilation == (1, 1) and is_covered
 
 
 class _Labelling:
@@ -145,10 +189,8 @@ class _Labelling:
         label_KO = self._labels[name].T
         # Of different sizes, or a norm over channels would take a change of all of them for none.
         steps_KO = label_KO * torch.linspace(0.25, 0.75, shape[axis], dtype=torch.float64)
-        values_SO = torch.ones(self.num_samples, shape[axis], dtype=torch.float64)
-        values_SO[1 : 1 + self._num_bits] += steps_KO
-        values_SO[1 + self._num_bits :] -= _DOWN * steps_KO
-        output = spread(values_SO, shape, axis)
+        changes_SO = torch.cat([torch.zeros(1, shape[axis], dtype=torch.float64), steps_KO, -_DOWN * steps_KO])
+        output = self._uneven(changes_SO, shape, axis)
         self._know(output, axis, label_KO)
         return output
 
@@ -163,10 +205,33 @@ class _Labelling:
         assert found_KJ is not None
         self.seen[name] = self.seen[name] | found_KJ if name in self.seen else found_KJ
 
+    def pass_on(self, layer: Layer, inputs: Tensor) -> Tensor:
+        if _is_mean(layer):
+            # All weights are one over their number. In double precision, means take a tenth of the time.
+            return avg_pool2d(inputs, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+        return compute_depthwise(layer, inputs)
+
     def without_samples(self, name: str, inputs: Tensor) -> None:
         """Raise RuntimeError unless a layer is given the same whatever the labels, which differ from run to run."""
         if not torch.equal(self._apart.setdefault(name, inputs), inputs):
             raise RuntimeError(f"{name} is given something that depends on the images but is not one row for each")
+
+    def _uneven(self, changes_SO: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
+        """One plus the changes, each a little more in some places than in others."""
+        rows = shape[0] // self.num_samples
+        places = shape[1:-1] if axis == -1 else shape[2:]
+        num = rows * math.prod(places)
+        uneven_P = torch.linspace(0, _UNEVENNESS * (num - 1), num, dtype=torch.float64).remainder_(_UNEVENNESS_MAX)
+        split = (rows, *places, 1) if axis == -1 else (rows, 1, *places)
+        ones, shares = (1 + uneven.view(1, *split) for uneven in (uneven_P, uneven_P.flip(0)))
+        changes = (
+            changes_SO.view(len(changes_SO), 1, *[1] * len(places), -1)
+            if axis == -1
+            else changes_SO[(..., *[None] * len(places))].unsqueeze(1)
+        )
+        output = torch.empty(shape, dtype=torch.float64)
+        torch.addcmul(ones, changes, shares, out=output.view(self.num_samples, rows, *shape[1:]))
+        return output
 
     def _know(self, values: Tensor, axis: int, found_KJ: Tensor) -> None:
         self._known[id(values)] = (weakref.ref(values), values._version, axis % values.ndim, found_KJ)

@@ -77,10 +77,7 @@ def _sources(
 ) -> list[list[int]]:
     """The channels that may be behind what each reader saw: their labels fit, and their layers do reach it."""
     names = list(channels.outputs)
-    by_layer = {
-        name: (torch.arange(len(names)) == i).expand(len(channels.outputs[name]), -1) for i, name in enumerate(names)
-    }
-    reaches = {name: seen_JL.any(0) for name, seen_JL in reader.read(by_layer).items()}
+    reaches = {name: seen_JL.any(0) for name, seen_JL in reader.read_layers().items()}
     found: list[list[int]] = []
     for name, seen_JK in strange.items():
         layers = [layer for layer, does in zip(names, reaches[name].tolist(), strict=True) if does]

@@ -117,6 +117,33 @@ def test_outputs_of_deep_models_stay_equal(name: str):
 
 
 @pytest.mark.slow
+def test_maxvit_whose_attention_needs_large_images_stays_equal():
+    model = build("maxvit_t", image_size=224)
+    found = assert_equal_outputs(model, filter_masks(model, 0.3), images(2, 3, 224, 224))
+    assert num_parameters(found.model) < 0.95 * num_parameters(model)
+
+
+class Attention(nn.Module):
+    """Queries and keys of an attention change nothing where all places are alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.all, self.last = nn.Linear(4, 6), nn.Linear(6, 18), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        queries, keys, values = self.all(self.first(x)).chunk(3, -1)
+        return self.last((queries @ keys.mT).softmax(-1) @ values).mean(1)
+
+
+def test_queries_and_keys_are_not_taken_for_unread():
+    torch.manual_seed(0)
+    model = randomise(Attention())
+    mask = torch.ones(18, 6, dtype=torch.bool)
+    mask[[0, 1, 7]] = False
+    assert_equal_outputs(model, {"all.weight": mask}, images(4, 5, 4))
+
+
+@pytest.mark.slow
 def test_inception_at_its_smallest_images_stays_equal():
     model = build("inception_v3", image_size=96)
     found = assert_equal_outputs(model, filter_masks(model), images(2, 3, 96, 96))
