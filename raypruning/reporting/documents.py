@@ -19,6 +19,7 @@ from raypruning.reporting.answer import (
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.corruption_notes import corruption_notes, of_probe
 from raypruning.reporting.files import write_text
 from raypruning.reporting.notes import (
     cost_lines,
@@ -58,7 +59,7 @@ def to_json(results: SweepResults) -> JSON:
             | {"interval": one.interval.model_dump(mode="json") if one.interval else None}
             for method, one in slopes(results).items()
         ],
-        "probes": [_flat_probe(one) for one in results.probes],
+        "probes": [{**_flat_probe(one), **_corruption_fields(results, one)} for one in results.probes],
         "cost": results.cost.model_dump(mode="json"),
         "distributions": [
             {"delta": delta, "method": method, "tasks": part.name, "num_tasks": len(part.tasks), **one._asdict()}
@@ -79,6 +80,11 @@ def _flat(record: Potential | ExcessError) -> JSON:
 
 def _flat_curve(curve: Curve) -> JSON:
     return curve.model_dump(mode="json")
+
+
+def _corruption_fields(results: SweepResults, probe: ProbeResult) -> JSON:
+    found = of_probe(results, probe)
+    return {"corruption_error": found._asdict()} if found else {}
 
 
 def _flat_probe(result: ProbeResult) -> JSON:
@@ -176,7 +182,13 @@ def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
     return [
         f"## {title}",
         _table(["task", *heads], body),
-        *_listed([*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]),
+        *_listed(
+            [
+                *excess_notes(columns, num_seeds=len(results.spec.seeds)),
+                *slope_notes(results),
+                *corruption_notes(results, delta=delta),
+            ]
+        ),
     ]
 
 

@@ -29,6 +29,7 @@ from raypruning.reporting.answer import (
 )
 from raypruning.reporting.comparison import compared_deltas, compared_rows, spec_differences, sweep_labels
 from raypruning.reporting.comparison_plots import comparison_panels
+from raypruning.reporting.corruption_notes import corruption_notes
 from raypruning.reporting.drawing import DARK, LIGHT, Panel, css_colour, series_colours
 from raypruning.reporting.notes import (
     cost_lines,
@@ -40,6 +41,7 @@ from raypruning.reporting.notes import (
     report_warnings,
 )
 from raypruning.reporting.probe_table import failure_text, probe_heads, probe_row, web_address
+from raypruning.reporting.severity_plots import severity_panels
 from raypruning.reporting.slopes import slope_notes
 
 
@@ -131,6 +133,7 @@ def render_html(results: SweepResults) -> str:
             num_seeds=len(spec.seeds),
             errors=_figures(plots.error_panels(results, delta=delta)),
             excess=_figures(plots.excess_panels(results, delta=delta)),
+            severities=_figures(severity_panels(results, delta=delta)),
             has_shifted=bool(shifted_tasks(results)),
             has_controls=bool(found_controls),
             controls=_control_table(results),
@@ -259,7 +262,11 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
         Row(task.name, [Cell(one.amount, one.spread) for one in row])
         for task, row in zip(tasks, zip(*columns, strict=True), strict=True)
     ]
-    notes = [*excess_notes(columns, num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    notes = [
+        *excess_notes(columns, num_seeds=len(results.spec.seeds)),
+        *slope_notes(results),
+        *corruption_notes(results, delta=delta),
+    ]
     return Table([Head("task"), *heads], rows, notes, "excess")
 
 

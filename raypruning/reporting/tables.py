@@ -39,6 +39,7 @@ from raypruning.reporting.comparison import (
     spec_differences,
     sweep_labels,
 )
+from raypruning.reporting.corruption_notes import corruption_notes
 from raypruning.reporting.documents import to_json, to_markdown
 from raypruning.reporting.notes import (
     cost_lines,
@@ -175,7 +176,11 @@ def excess_table(results: SweepResults, *, delta: float, width: int) -> Renderab
     table = _fitted(
         title, first=[("task", [task.name for task in shifted_tasks(results)])], columns=columns, width=width
     )
-    notes = [*excess_notes(cells.values(), num_seeds=len(results.spec.seeds)), *slope_notes(results)]
+    notes = [
+        *excess_notes(cells.values(), num_seeds=len(results.spec.seeds)),
+        *slope_notes(results),
+        *corruption_notes(results, delta=delta),
+    ]
     return Group(table, *(Text(line, style="dim") for line in notes))
 
 
