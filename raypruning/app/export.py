@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raypruning.app.read import read_sweep
+from raypruning.app.request import resolve_data_dir
 from raypruning.app.results import read_record
 from raypruning.core.records import MethodChoice, Potential, Probe, SweepResults
 from raypruning.core.spec import expanded
@@ -279,8 +279,7 @@ def _setting(plugins: tuple[str, ...], choice: DataChoice, fingerprint: str, dat
     from raypruning.training.images import open_images
 
     registry.import_plugins(plugins)
-    configured = data_dir or os.environ.get("RAYPRUNING_DATA_DIR")
-    dataset = open_dataset(choice, data_dir=Path(configured).expanduser() if configured else None, download=False)
+    dataset = open_dataset(choice, data_dir=resolve_data_dir(data_dir), download=False)
     if dataset.fingerprint != fingerprint:
         raise DataError(
             f"{choice.name} on this machine has the fingerprint {dataset.fingerprint}, the sweep has {fingerprint}"

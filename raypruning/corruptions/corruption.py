@@ -36,14 +36,12 @@ class Corruption:
         needs_colour: three channels; grey images are passed as three equal ones, and their result's luma is taken.
             Others take one channel as well.
         chunk_bytes: of a chunk of images as float32, which is what is handled at once on a CPU.
-        version: raised when the same name gives other images.
     """
 
     draw: Draw = no_draws
     apply: Apply
     needs_colour: bool = False
     chunk_bytes: int = 1 << 20
-    version: int = 1
 
 
 # Where each is defined, under its own name in capitals.
