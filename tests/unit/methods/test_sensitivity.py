@@ -227,7 +227,7 @@ def test_network_that_uses_a_weight_without_calling_its_layer_is_refused_with_wh
     model = Uncalled()
     samples = Samples(torch.rand(3, 4), torch.arange(3))
     granularity = "channel" if score is sensitivity.pfp else "weight"
-    with pytest.raises(MethodError, match=r"uses the weight of head without calling the layer.*: add skip=head, or"):
+    with pytest.raises(MethodError, match=r"uses the weights of head without calling the layers.*: add skip=head, or"):
         score(network_of(model, (1, 4), granularity=granularity, samples=samples))
     assert not any(module._forward_pre_hooks for module in model.modules())
     layers = {name: layer for name, layer in prunable_layers(model).items() if name != "head"}
