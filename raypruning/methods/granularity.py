@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raypruning.errors import SpecError
 from raypruning.methods.method import Granularity, Network, Units
+from raypruning.models.heads import logit_layers
 
 _DEFAULT_M = 4
 _DEFAULT_BLOCK = 4
@@ -42,7 +43,7 @@ def _unit(parameters: Mapping[str, int | None]) -> Granularity:
 def _rows(name: str, *, only_linear: bool) -> Granularity:
     def units(network: Network, layer: str, score_O: Tensor) -> Units:
         # What the network answers with stays.
-        is_kept = layer == next(reversed(network.all_layers)) or (
+        is_kept = layer in logit_layers(network.model) or (
             only_linear and not isinstance(network.layers[layer], nn.Linear)
         )
         return Units(score_O, is_kept)

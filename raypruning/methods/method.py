@@ -25,10 +25,16 @@ from raypruning.models.layers import prunable_layers
 Masks = dict[str, Tensor]  # parameter name -> bool, True where kept
 Scores = Mapping[str, Tensor]
 Rules = Literal["corrected", "plain", "paper"]
+# In place of a pixel's class where it has none, as torch's losses have it.
+UNCOUNTED = -100
 
 
 class Samples(NamedTuple):
-    """Images that a score may look at, as the network takes them, on its device, with their labels."""
+    """Images that a score may look at, as the network takes them, on its device, with their labels.
+
+    Attributes:
+        labels_N: one for each image, (N,); for segmentation one for each pixel, (N, H, W), UNCOUNTED where it has none.
+    """
 
     images_NCHW: Tensor
     labels_N: Tensor

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from raypruning.methods.layer_inputs import check_all_seen
 from raypruning.methods.method import Masks, Network, Scores
 from raypruning.methods.ranking import keep_highest
+from raypruning.methods.sample_loss import mean_loss
 from raypruning.models.layers import layer_positions, prunable_layers
 
 # Of the search for the ratio: where a miss counts as a hit, and how the root is looked for.
@@ -179,7 +180,7 @@ class _Prune:
         batches = zip(samples.images_NCHW.split(SAMPLE_BATCH), samples.labels_N.split(SAMPLE_BATCH), strict=True)
         for images_BCHW, labels_B in batches:
             if len(labels_B) >= 2:
-                nn.functional.cross_entropy(self._model(images_BCHW.contiguous()), labels_B).backward()
+                mean_loss(self._model, images_BCHW.contiguous(), labels_B).backward()
 
 
 def highest_weights(network: Network, scores: Scores, shapes: Sequence[LayerShape], budget: int) -> Keep:

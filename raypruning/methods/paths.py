@@ -3,7 +3,8 @@
 The network is run once on ones with every kept weight replaced by 1 and every removed one by 0, each result clamped to
 0 or 1: a channel is 0 at the end exactly when no path of kept weights leads to it. Backwards, the gradient of a channel
 to which one leads is 0 exactly when none leads from it. Skip connections, concatenation and flattening need no rules of
-their own. A normalisation passes zero on: the constant it would add to a removed channel goes with the channel.
+their own. A normalisation passes zero on: the constant it would add to a removed channel goes with the channel. The
+answer is that of all heads (see `models.heads`).
 
 `presence` computes so that nothing cancels, and takes what it does not know to be alive. What counts as dead although
 no weight is removed is not understood, and counts as alive whatever the masks.
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from raypruning.methods.presence import OneOrZero, Presence, unseen
+from raypruning.models.heads import all_logits
 from raypruning.models.layers import prunable_layers
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -117,8 +119,8 @@ class PathWalker:
             # Not the leaf itself, which no network may change in place.
             images_NCHW = self._ones_NCHW * 1.0
             with Presence(self._ones_NCHW) as presence:
-                answer = self._model(images_NCHW)
-            read = torch.stack([total.float() for total in (answer.sum(), *presence.read_unseen)])
+                answers = all_logits(self._model, images_NCHW)
+            read = torch.stack([total.float() for total in (*map(Tensor.sum, answers), *presence.read_unseen)])
             torch.autograd.grad(read.sum(), self._ones_NCHW)
         return Dead(
             inputs={name: ~self._arrives[name] for name in self._layers if name in self._arrives},

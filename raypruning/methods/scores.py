@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raypruning.methods.layer_inputs import visit_inputs
 from raypruning.methods.method import Network, Samples
+from raypruning.methods.sample_loss import summed_loss
 
 GRADIENT_BATCH = 32
+# Of a batch whose activations are kept: larger images come fewer at once.
+GRADIENT_PIXELS = GRADIENT_BATCH * 224**2
 
 
 def magnitude(network: Network) -> dict[str, Tensor]:
@@ -45,10 +48,12 @@ def gradient_saliency(network: Network) -> dict[str, Tensor]:
     samples = _samples(network)
     weights = [layer.weight for layer in network.layers.values()]
     totals = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-    batches = zip(samples.images_NCHW.split(GRADIENT_BATCH), samples.labels_N.split(GRADIENT_BATCH), strict=True)
+    num_pixels = samples.images_NCHW[0, 0].numel()
+    size = max(1, min(GRADIENT_BATCH, GRADIENT_PIXELS // num_pixels))
+    batches = zip(samples.images_NCHW.split(size), samples.labels_N.split(size), strict=True)
     with torch.enable_grad():
         for images_BCHW, labels_B in batches:
-            loss = nn.functional.cross_entropy(network.model(images_BCHW).float(), labels_B, reduction="sum")
+            loss = summed_loss(network.model, images_BCHW, labels_B)
             for total, gradient in zip(totals, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
                 if gradient is not None:
                     total += gradient

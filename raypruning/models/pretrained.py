@@ -18,8 +18,8 @@ from torch import nn
 from raypruning.errors import SpecError
 from raypruning.models.torchvision_import import import_torchvision
 
-# Torchvision's largest, regnet_y_128gf and vit_h_14, have 2.6 GB. More is no classifier, or an archive that unpacks
-# to more than the machine holds.
+# Torchvision's largest, regnet_y_128gf and vit_h_14, have 2.6 GB. More is none of its networks, or an archive that
+# unpacks to more than the machine holds.
 MAX_BYTES = 4 * 2**30
 # Parts of torchvision's googlenet and inception_v3 that only serve their training.
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
@@ -27,17 +27,21 @@ AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
 _OLD_DENSE_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
-def cached_weights(classifier: str) -> Path:
-    """The file with torchvision's default weights for `classifier`, in torch's local cache.
+def cached_weights(name: str, *, version: str = "DEFAULT") -> Path:
+    """The file with weights that torchvision publishes for its network `name`, in torch's local cache.
+
+    Args:
+        name: as torchvision lists it.
+        version: which of its weights, such as IMAGENET1K_V1; DEFAULT are those that torchvision thinks best.
 
     Raises:
         SpecError: the file is not there. Nothing is downloaded.
     """
-    url = import_torchvision().models.get_model_weights(classifier).DEFAULT.url
+    url = import_torchvision().models.get_model_weights(name)[version].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.is_file():
         raise SpecError(
-            f"the weights of {classifier} are not in the cache: there is no {path}; "
+            f"the weights of {name} are not in the cache: there is no {path}; "
             f"put {url} there, or give the option weights the path of a file"
         )
     return path
@@ -55,7 +59,11 @@ def load_weights(model: nn.Module, path: Path | str, *, head: Set[str]) -> None:
         SpecError: the file cannot be read, or its keys or shapes are not those of the model.
     """
     path = Path(path).expanduser()
-    read = _read_state(path)
+    load_state(model, read_state(path), path, head=head)
+
+
+def load_state(model: nn.Module, read: dict[str, torch.Tensor], path: Path, *, head: Set[str] = frozenset()) -> None:
+    """`load_weights` for a state dict that was read already; `path` is for the messages."""
     own = model.state_dict()
     given = OrderedDict((_OLD_DENSE_KEY.sub(r"\1\2.", key), value) for key, value in read.items())
     for key in [key for key in given if key.startswith(AUXILIARY_PREFIXES) and key not in own]:
@@ -88,11 +96,12 @@ def _check_fit(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor], pat
         raise SpecError(f"the weights in {path} do not fit the model: {', '.join(complaints)}")
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file. Raises SpecError if it cannot be read, or holds no state dict."""
     if not path.is_file():
         raise SpecError(f"there are no weights at {path}: the option weights is a path, 'cache', or '' for random ones")
     if _unpacked_bytes(path) > MAX_BYTES:
-        raise SpecError(f"the weights in {path} are larger than {MAX_BYTES // 2**30} GiB, more than any classifier has")
+        raise SpecError(f"the weights in {path} are larger than {MAX_BYTES // 2**30} GiB, more than any model has")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

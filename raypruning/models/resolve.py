@@ -6,35 +6,56 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raypruning import registry
+from raypruning.core.records import Kind
 from raypruning.errors import UnknownNameError, unknown_name_message
-from raypruning.models.torchvision_names import TORCHVISION_CLASSIFIERS
+from raypruning.models.torchvision_names import TORCHVISION_CLASSIFIERS, TORCHVISION_SEGMENTERS
 
 if TYPE_CHECKING:
     from torch import nn
 
 FAMILY = "torchvision/"
+TORCHVISION = (*TORCHVISION_CLASSIFIERS, *TORCHVISION_SEGMENTERS)
+PACKAGE = "raypruning"
 
 
 def model_names() -> list[str]:
     """Every name a sweep can give as its model, sorted.
 
-    A classifier of torchvision goes by its own name, `resnet101`, unless a registered model has that name: then only
+    A network of torchvision goes by its own name, `resnet101`, unless a registered model has that name: then only
     `torchvision/vgg16` means torchvision's.
     """
     registered = {name for name in registry.models.names() if name != FAMILY}
-    return sorted(registered | {f"{FAMILY}{name}" if name in registered else name for name in TORCHVISION_CLASSIFIERS})
+    return sorted(registered | {f"{FAMILY}{name}" if name in registered else name for name in TORCHVISION})
 
 
 def check_model(name: str) -> None:
     """Raise UnknownNameError, with near names, if no model is called `name`. Imports nothing."""
     known = model_names()
     if name.startswith(FAMILY):
-        known = [FAMILY + classifier for classifier in TORCHVISION_CLASSIFIERS]
+        known = [FAMILY + own for own in TORCHVISION]
         is_known = name in known
     else:
         is_known = name in known or name in registry.models
     if not is_known:
         raise UnknownNameError(unknown_name_message("model", name, known))
+
+
+def model_kind(name: str) -> Kind:
+    """Whether the model called `name` gives a class for each image or for each pixel.
+
+    Known by name for all models of this package, without importing anything. Another package's is imported: it is for
+    images, unless its function has the attribute `kind = "segmentation"`.
+
+    Raises:
+        UnknownNameError: no such model. SpecError: its module cannot be imported.
+    """
+    check_model(name)
+    if name.startswith(FAMILY) or name not in registry.models:
+        return "segmentation" if name.removeprefix(FAMILY) in TORCHVISION_SEGMENTERS else "classification"
+    if name in registry.models.names() and registry.models.owner(name) == PACKAGE:
+        return "classification"
+    kind = getattr(registry.models.get(name).value, "kind", None)
+    return "segmentation" if kind == "segmentation" else "classification"
 
 
 def build_model(

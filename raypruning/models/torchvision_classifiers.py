@@ -1,19 +1,17 @@
 """Torchvision's image classifiers, with the head and the first convolution that a dataset needs.
 
-Weights start as torchvision draws them. The first convolution, where it is replaced, starts normal with the spread of
-the one it replaces, corrected for the size of its kernel.
+Weights start as torchvision draws them; see `first_convolution` for one that is replaced.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 from raypruning.models.base import Option, read_options
+from raypruning.models.first_convolution import replace_first_convolution
 from raypruning.models.layers import logits_shape
 from raypruning.models.pretrained import cached_weights, load_weights
 from raypruning.models.torchvision_import import import_torchvision
@@ -59,9 +57,9 @@ def build(
     weights = cached_weights(argument) if is_cached else values["weights"]
     model = _construct(argument, num_classes=num_classes, image_size=image_size, values=values)
     if in_channels != 3:
-        _replace_first_convolution(model, in_channels=in_channels)
+        replace_first_convolution(model, in_channels=in_channels)
     if values["stem"] == "cifar":
-        _replace_first_convolution(model, kernel_size=3, stride=1, padding=1)
+        replace_first_convolution(model, kernel_size=3, stride=1, padding=1)
         model.maxpool = nn.Identity()
     _check_forward(argument, model, in_channels=in_channels, image_size=image_size)
     if weights:
@@ -110,25 +108,6 @@ def _check_forward(name: str, model: nn.Module, *, in_channels: int, image_size:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise SpecError(f"the model {name} cannot take images of {image_size} px: {reason}") from error
-
-
-def _replace_first_convolution(model: nn.Module, **changes: int) -> None:
-    """Give the first convolution other settings. Its bias, if it has one, is kept."""
-    name, old = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    settings = {
-        "in_channels": old.in_channels,
-        "kernel_size": old.kernel_size,
-        "stride": old.stride,
-        "padding": old.padding,
-    }
-    new = nn.Conv2d(out_channels=old.out_channels, bias=old.bias is not None, **(settings | changes))
-    with torch.no_grad():
-        # Torchvision's spreads, by fan-in or fan-out, all fall with the root of the kernel's area.
-        ratio = math.sqrt(math.prod(old.kernel_size) / math.prod(new.kernel_size))
-        new.weight.copy_(torch.randn_like(new.weight) * old.weight.std() * ratio)
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
-    model.set_submodule(name, new)
 
 
 def _head_keys(model: nn.Module) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Names of torchvision's image classifiers, so that they can be listed and checked without importing torch."""
+"""Names of torchvision's networks that are offered here, so that they can be listed and checked without torch."""
 
 from __future__ import annotations
 
@@ -83,4 +83,13 @@ TORCHVISION_CLASSIFIERS: tuple[str, ...] = (
     "vit_l_32",
     "wide_resnet101_2",
     "wide_resnet50_2",
+)
+
+TORCHVISION_SEGMENTERS: tuple[str, ...] = (
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet101",
+    "deeplabv3_resnet50",
+    "fcn_resnet101",
+    "fcn_resnet50",
+    "lraspp_mobilenet_v3_large",
 )

@@ -1,7 +1,10 @@
+import pytest
+
 from raypruning.models.torchvision_import import import_torchvision
-from raypruning.models.torchvision_names import TORCHVISION_CLASSIFIERS
+from raypruning.models.torchvision_names import TORCHVISION_CLASSIFIERS, TORCHVISION_SEGMENTERS
 
 
-def test_list_is_that_of_the_torchvision_installed():
+@pytest.mark.parametrize(("names", "module"), [(TORCHVISION_CLASSIFIERS, ""), (TORCHVISION_SEGMENTERS, "segmentation")])
+def test_list_is_that_of_the_torchvision_installed(names, module):
     models = import_torchvision().models
-    assert list(TORCHVISION_CLASSIFIERS) == sorted(models.list_models(module=models))
+    assert list(names) == sorted(models.list_models(module=getattr(models, module, models)))
