@@ -1,6 +1,6 @@
 """What a dataset is to the rest of the program: three splits of labelled images, and the facts needed to train on them.
 
-Legend of shape suffixes: N images, C channels, H and W pixels.
+Legend of shape suffixes: N images, K of them, C channels, H and W pixels.
 
 An opener is a function `open_x(argument: str, *, data_dir: Path | None, download: bool) -> Dataset`, found through the
 registry. It is cheap where a cache exists: images are read when `split` is called.
@@ -16,8 +16,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from raypruning.core.records import Kind
 from raypruning.datasets.cache import Entry, cache_dir
-from raypruning.datasets.decoding import decode_centre_crop, decode_random_crop, map_threads
+from raypruning.datasets.decoding import (
+    MAX_PADDING_PIXELS,
+    Preparation,
+    decode_for_test,
+    decode_random_crop,
+    map_threads,
+)
+from raypruning.datasets.masked_files import MaskedFiles
 from raypruning.datasets.random_bits import permutation
 from raypruning.errors import DataError, SpecError
 
@@ -25,10 +33,8 @@ __all__ = ["SPLITS", "Augmentation", "Dataset", "ImageArrays", "ImageFiles", "Sp
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-Augmentation = Literal["none", "crop_flip", "resized_crop_flip"]
+Augmentation = Literal["none", "crop_flip", "resized_crop_flip", "scaled_crop_flip"]
 
-# An image this much larger at most is padded, since resizing by a few pixels only blurs (28 to 32 px for MNIST).
-_MAX_PADDING_PIXELS = 4
 # Any number would do; another one makes other validation splits, and so other results.
 _HOLD_OUT_SEED = 1_000_003
 
@@ -40,10 +46,12 @@ class ImageArrays:
     Attributes:
         images_NCHW: uint8, 0 to 255, square; may be memory-mapped and read-only.
         labels_N: int64, from 0.
+        positions_N: int64, where each image stands in the split that this one is a part of; None where it is no part.
     """
 
     images_NCHW: np.ndarray
     labels_N: np.ndarray
+    positions_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images_NCHW, self.labels_N
@@ -64,12 +72,15 @@ class ImageFiles:
         labels_N: int64, from 0.
         image_size: side of the square that `load` returns, pixels.
         channels: 3, or 1 to load grey.
+        preparation, border: what is done to an image for a test, see `decode_for_test`.
     """
 
     paths: tuple[str, ...]
     labels_N: np.ndarray
     image_size: int
     channels: int = 3
+    preparation: Preparation = "resize"
+    border: int = 0
 
     def __post_init__(self) -> None:
         _check_labels(self.labels_N, len(self.paths))
@@ -82,8 +93,8 @@ class ImageFiles:
 
         Args:
             indices: positions in `paths`; may repeat.
-            train: True gives a random crop (area .08 to 1, aspect ratio 3/4 to 4/3) and a random flip; False gives the
-                centre of the image, its short side resized to image_size * 256 / 224.
+            train: True gives a random crop (area .08 to 1, aspect ratio 3/4 to 4/3) and a random flip; False does what
+                `preparation` and `border` say.
             seed: with the index it decides crop and flip, so the result depends neither on the batch nor on its order.
                 Pass another seed each epoch.
             num_threads: decoders that run at once; no effect on the result.
@@ -98,13 +109,15 @@ class ImageFiles:
             path = self.paths[index]
             if train:
                 return decode_random_crop(path, self.image_size, self.channels, seed=seed, index=index)
-            return decode_centre_crop(path, self.image_size, self.channels)
+            return decode_for_test(
+                path, self.image_size, self.channels, preparation=self.preparation, border=self.border
+            )
 
         images = map_threads(decode, [int(index) for index in indices], num_threads=num_threads)
         return np.stack(images) if images else np.zeros((0, self.channels, *[self.image_size] * 2), np.uint8)
 
 
-Split = ImageArrays | ImageFiles
+Split = ImageArrays | ImageFiles | MaskedFiles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +134,7 @@ class Dataset:
         fingerprint: hexadecimal hash of the images and labels of all splits (of relative names and sizes where images
             stay on disk). Equal fingerprints mean equal data.
         augmentation: what training does to images unless a recipe says otherwise.
+        kind: whether images have labels, or pixels have: then splits are MaskedFiles.
         source: one line, where the images come from.
         loaders: how each split is read, by name.
     """
@@ -136,6 +150,7 @@ class Dataset:
     augmentation: Augmentation
     source: str
     loaders: Mapping[str, Callable[[], Split]] = field(repr=False)
+    kind: Kind = "classification"
     _loaded: dict[str, Split] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,8 +170,10 @@ class Dataset:
             raise SpecError(f"no split is called {name!r}: there are {', '.join(self.loaders)}")
         if name not in self._loaded:
             split = self.loaders[name]()
-            if len(split) and int(split.labels_N.max()) >= self.num_classes:
-                raise DataError(f"{self.name}: {name} has label {split.labels_N.max()}, of {self.num_classes} classes")
+            # The classes of pixels are checked when a mask is decoded.
+            largest = -1 if isinstance(split, MaskedFiles) else int(split.labels_N.max(initial=-1))
+            if largest >= self.num_classes:
+                raise DataError(f"{self.name}: {name} has label {largest}, of {self.num_classes} classes")
             self._loaded[name] = split
         return self._loaded[name]
 
@@ -182,7 +199,8 @@ def derive(
     """The same data with fewer images or of another size; `dataset` itself where nothing changes.
 
     A smaller split takes the first image of every class, then the second of every class, and so on until it has as
-    many as asked, so classes are as even as the data allows and a smaller subset lies within a larger one. Validation
+    many as asked, so classes are as even as the data allows and a smaller subset lies within a larger one. One whose
+    pixels have classes takes images at random, a larger one those of a smaller. Validation
     keeps all its images. In-memory images up to 4 px smaller than asked are padded with zeros, others are resized
     (bilinear); images on disk are decoded to the new size.
 
@@ -204,7 +222,7 @@ def derive(
         return dataset
 
     def loader_of(name: str) -> Callable[[], Split]:
-        return lambda: _resized(_first_of_each_class(dataset.split(name), changes.get(name)), size)
+        return lambda: resized(_first_of_each_class(dataset.split(name), changes.get(name)), size)
 
     record = json.dumps([dataset.fingerprint, changes.get("train"), changes.get("test"), size])
     return replace(
@@ -262,20 +280,33 @@ def _is_smaller(dataset: Dataset, name: SplitName, count: int | None) -> bool:
 def _first_of_each_class(split: Split, count: int | None) -> Split:
     if count is None:
         return split
-    kept = np.sort(round_robin_order(split.labels_N)[:count])
-    if isinstance(split, ImageFiles):
-        return replace(split, paths=tuple(split.paths[index] for index in kept), labels_N=split.labels_N[kept])
-    return ImageArrays(images_NCHW=split.images_NCHW[kept], labels_N=split.labels_N[kept])
+    if isinstance(split, MaskedFiles):
+        # Most images have several classes. At random, since they may be listed by the year they were taken in.
+        chosen = np.sort(permutation(len(split), seed=_HOLD_OUT_SEED)[:count])
+        pairs = [(split.paths[index], split.mask_paths[index]) for index in chosen]
+        paths, mask_paths = zip(*pairs, strict=True)
+        return replace(split, paths=paths, mask_paths=mask_paths)
+    return take(split, np.sort(round_robin_order(split.labels_N)[:count]))
 
 
-def _resized(split: Split, size: int) -> Split:
+def take(split: ImageArrays | ImageFiles, kept_K: np.ndarray) -> ImageArrays | ImageFiles:
+    """The images at the positions `kept_K`, in that order."""
+    labels_K = split.labels_N[kept_K]
     if isinstance(split, ImageFiles):
+        return replace(split, paths=tuple(split.paths[index] for index in kept_K), labels_N=labels_K)
+    positions_K = kept_K if split.positions_N is None else split.positions_N[kept_K]
+    return ImageArrays(images_NCHW=split.images_NCHW[kept_K], labels_N=labels_K, positions_N=positions_K)
+
+
+def resized(split: Split, size: int) -> Split:
+    """The same images, `size` px a side; `split` itself where they are. What is done to them: see `derive`."""
+    if isinstance(split, ImageFiles | MaskedFiles):
         return replace(split, image_size=size)
     num_images, channels, side, _ = split.images_NCHW.shape
     if side == size:
         return split
     images = np.zeros((num_images, channels, size, size), np.uint8)
-    if side < size <= side + _MAX_PADDING_PIXELS:
+    if side < size <= side + MAX_PADDING_PIXELS:
         before = (size - side) // 2
         images[:, :, before : before + side, before : before + side] = split.images_NCHW
     else:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Preparation = Literal["resize", "fit"]
 
 # Szegedy et al. 2015, "Going deeper with convolutions", section 6.
 _CROP_AREA = (0.08, 1.0)
@@ -29,6 +30,8 @@ _CROP_ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 # What ImageNet networks are tested with: 224 px from the centre of a picture whose short side is 256 px.
 _TEST_RESIZE = (256, 224)
+# An image this much larger at most is padded, since resizing by a few pixels only blurs (28 to 32 px for MNIST).
+MAX_PADDING_PIXELS = 4
 
 
 def map_threads(function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int) -> list[Result]:
@@ -64,18 +67,52 @@ def decode(source: Path | str | bytes, channels: int | None, *, name: str | None
         raise DataError(f"{name or source} cannot be read as an image: {error}") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of the picture in a file, from its header. Raises DataError as `decode` does."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
 def to_array(image: Image.Image) -> np.ndarray:
     """A picture as uint8 of shape C, H, W."""
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def decode_centre_crop(path: str, size: int, channels: int) -> np.ndarray:
-    """The centre square of an image, `size` px a side, after its short side became size * 256 / 224."""
+def decode_for_test(
+    path: str, size: int, channels: int, *, preparation: Preparation = "resize", border: int = 0
+) -> np.ndarray:
+    """The square of an image that a network is tested on, `size` px a side.
+
+    Args:
+        preparation: "resize": the centre, after the short side became size * 256 / 224. "fit": all of it, as is done
+            to images in memory: left alone where it is such a square, padded with zeros where it is a square up to 4 px
+            smaller, otherwise its short side becomes `size`, and the centre is taken.
+        border: what is cut off at each side first, pixels.
+
+    Raises:
+        DataError: missing, no image, cut off, or nothing but border; the message names the file.
+    """
     from PIL import Image
 
     image = decode(path, channels)
-    short = round(size * _TEST_RESIZE[0] / _TEST_RESIZE[1])
+    if border:
+        width, height = image.size
+        if min(width, height) <= 2 * border:
+            raise DataError(f"{path} is {width} x {height} px: nothing is left without a border of {border} px")
+        image = image.crop((border, border, width - border, height - border))
+    if preparation == "fit":
+        short, side = size, image.width
+        if image.width == image.height and side <= size <= side + MAX_PADDING_PIXELS:
+            before = (size - side) // 2
+            return to_array(image.crop((-before, -before, size - before, size - before)))
+    else:
+        short = round(size * _TEST_RESIZE[0] / _TEST_RESIZE[1])
     scale = short / min(image.size)
     width, height = (max(short, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

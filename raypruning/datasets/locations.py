@@ -31,7 +31,13 @@ def candidates(root: Path | None, subfolders: Sequence[str]) -> list[Path]:
 
 
 def missing_data(
-    dataset: str, data_dir: Path | None, *, subfolders: Sequence[str], layout: str, can_download: bool = True
+    dataset: str,
+    data_dir: Path | None,
+    *,
+    subfolders: Sequence[str],
+    layout: str,
+    can_download: bool = True,
+    no_data_needed: str = NO_DATA_NEEDED,
 ) -> DataError:
     """An error of one line for data that is not there: what, where it was looked for, what is expected, what to type.
 
@@ -41,8 +47,9 @@ def missing_data(
         subfolders: where in it was looked, "" for itself.
         layout: what should be there, such as "train/<class>/ with one folder per class".
         can_download: whether --download helps.
+        no_data_needed: what to take instead.
     """
-    instead = f"add --download, or {NO_DATA_NEEDED}" if can_download else f"or {NO_DATA_NEEDED}"
+    instead = f"add --download, or {no_data_needed}" if can_download else f"or {no_data_needed}"
     if data_dir is None:
         return DataError(
             f"{dataset}: the images are not on this machine and no data folder was given: "
