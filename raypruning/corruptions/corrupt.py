@@ -67,8 +67,7 @@ def corrupt(
     """
     parameters_of(name, severity, parameter_set=parameter_set)  # Raises for what there is not, also without images.
     is_on_cpu = images_NCHW.device.type == "cpu"
-    chunk_bytes = get_corruption(name).chunk_bytes if is_on_cpu else GPU_CHUNK_BYTES
-    size = max(1, chunk_bytes // (4 * max(1, _checked(images_NCHW)[:1].numel())))
+    size = chunk_size(get_corruption(name), _checked(images_NCHW))
     corrupted_NCHW = torch.empty_like(images_NCHW, memory_format=torch.contiguous_format)
 
     def corrupt_chunk(start: int) -> None:
@@ -84,6 +83,12 @@ def corrupt(
         with ThreadPoolExecutor(num_threads) as pool:
             list(pool.map(corrupt_chunk, starts))
     return corrupted_NCHW
+
+
+def chunk_size(corruption: Corruption, images_NCHW: Tensor) -> int:
+    """How many images are handled at once."""
+    chunk_bytes = corruption.chunk_bytes if images_NCHW.device.type == "cpu" else GPU_CHUNK_BYTES
+    return max(1, chunk_bytes // (4 * max(1, images_NCHW[:1].numel())))
 
 
 def luma(images_N3HW: Tensor) -> Tensor:

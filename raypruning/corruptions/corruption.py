@@ -19,6 +19,8 @@ Draws = Mapping[str, Tensor]  # by name; the first axis is that of the images
 Draw = Callable[[Stream, Tensor, Parameters], Draws]
 # (uint8 images, draws, parameters) -> uint8 images of the same shape, in a new tensor.
 Apply = Callable[[Tensor, Draws, Parameters], Tensor]
+# (masks (B, 1, H, W) uint8, draws, parameters) -> masks of the same shape.
+Move = Callable[[Tensor, Draws, Parameters], Tensor]
 
 
 def no_draws(_stream: Stream, _images_BCHW: Tensor, _parameters: Parameters) -> Draws:
@@ -33,6 +35,7 @@ class Corruption:
     Attributes:
         draw: makes the random draws of a batch.
         apply: deterministic given draws; an image's result does not depend on the others of its batch.
+        move: what it does to the classes of pixels; None where what is in an image stays where it is.
         needs_colour: three channels; grey images are passed as three equal ones, and their result's luma is taken.
             Others take one channel as well.
         chunk_bytes: of a chunk of images as float32, which is what is handled at once on a CPU.
@@ -40,6 +43,7 @@ class Corruption:
 
     draw: Draw = no_draws
     apply: Apply
+    move: Move | None = None
     needs_colour: bool = False
     chunk_bytes: int = 1 << 20
 

@@ -61,10 +61,44 @@ def _truncated(levels_BCHW: Tensor) -> Tensor:
     return levels_BCHW.add_(_EPSILON).to(torch.int16).to(torch.uint8)
 
 
+def _move_simply(masks_B1HW: Tensor, draws: Draws, parameters: Parameters) -> Tensor:
+    """The class at the place that a pixel is taken from, or at the nearest pixel to it."""
+    (alpha,) = parameters
+    height, width = masks_B1HW.shape[2:]
+    sigma = (0.01 * height, 0.01 * width)
+    grid_BHW2 = _shift_grid(draws["fields"], sigma, alpha * 0.005 * height)
+    return _nearest(masks_B1HW, grid_BHW2, align_corners=False)
+
+
+def _move(masks_B1HW: Tensor, draws: Draws, parameters: Parameters) -> Tensor:
+    """The class at the place that a pixel is taken from in the end.
+
+    One nearest pixel of the composed place, not one after the other, which could be a pixel further off.
+    """
+    alpha, sigma, _jitter = parameters
+    grid_BHW2 = _warp_grid(draws["moves"], *masks_B1HW.shape[2:])
+    if alpha != 0:
+        # Linear between pixels, so that interpolation gives the very place.
+        places_B2HW = grid_BHW2.permute(0, 3, 1, 2)
+        grid_BHW2 = _shift(places_B2HW, draws["fields"], (sigma, sigma), alpha).permute(0, 2, 3, 1)
+    return _nearest(masks_B1HW, grid_BHW2, align_corners=True)
+
+
+def _nearest(masks_B1HW: Tensor, grid_BHW2: Tensor, *, align_corners: bool) -> Tensor:
+    levels = masks_B1HW.to(torch.float32)
+    moved = grid_sample(levels, grid_BHW2, mode="nearest", padding_mode="reflection", align_corners=align_corners)
+    return moved.to(torch.uint8)
+
+
 def _warp(levels_BCHW: Tensor, moves_B32: Tensor) -> Tensor:
     """The image under the affine map that moves three points so; mirrored about its border pixels."""
-    height, width = levels_BCHW.shape[2:]
-    device = levels_BCHW.device
+    grid_BHW2 = _warp_grid(moves_B32, *levels_BCHW.shape[2:])
+    return grid_sample(levels_BCHW, grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=True)
+
+
+def _warp_grid(moves_B32: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel comes from, (B, H, W, 2); from -1 to 1 between the middles of the border pixels."""
+    device = moves_B32.device
     xx, xy, x0, yx, yy, y0 = (term.view(-1, 1, 1) for term in _source_of(moves_B32, height, width).unbind(1))
     x_W = torch.arange(width, dtype=torch.float64, device=device)
     y_H1 = torch.arange(height, dtype=torch.float64, device=device)[:, None]
@@ -73,7 +107,7 @@ def _warp(levels_BCHW: Tensor, moves_B32: Tensor) -> Tensor:
     grid_BHW2 = torch.empty(len(moves_B32), height, width, 2, device=device)
     grid_BHW2[..., 0] = (xx * to_x) * x_W + ((xy * to_x) * y_H1 + (x0 * to_x - 1.0))
     grid_BHW2[..., 1] = (yx * to_y) * x_W + ((yy * to_y) * y_H1 + (y0 * to_y - 1.0))
-    return grid_sample(levels_BCHW, grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=True)
+    return grid_BHW2
 
 
 def _source_of(moves_B32: Tensor, height: int, width: int) -> Tensor:
@@ -100,14 +134,20 @@ def _source_of(moves_B32: Tensor, height: int, width: int) -> Tensor:
 
 def _shift(levels_BCHW: Tensor, fields_B2HW: Tensor, sigma: tuple[float, float], alpha: float) -> Tensor:
     """Every pixel from where it is plus alpha times the smoothed fields; mirrored about the image's outer edge."""
-    height, width = levels_BCHW.shape[2:]
+    grid_BHW2 = _shift_grid(fields_B2HW, sigma, alpha)
+    return grid_sample(levels_BCHW, grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _shift_grid(fields_B2HW: Tensor, sigma: tuple[float, float], alpha: float) -> Tensor:
+    """Where each pixel comes from, (B, H, W, 2); from -1 to 1 between the image's outer edges."""
+    height, width = fields_B2HW.shape[2:]
     offsets_B2HW = gaussian_smooth(fields_B2HW, sigma, boundary="reflect", truncate=_TRUNCATE).to(torch.float32)
-    base_x_W, base_y_H1 = _middles(height, width, levels_BCHW.device)
-    grid_BHW2 = torch.empty(len(levels_BCHW), height, width, 2, device=levels_BCHW.device)
+    base_x_W, base_y_H1 = _middles(height, width, fields_B2HW.device)
+    grid_BHW2 = torch.empty(len(fields_B2HW), height, width, 2, device=fields_B2HW.device)
     # Two steps, for a fused one rounds differently at the end of a batch than in it.
     torch.add(offsets_B2HW[:, 0].mul(2.0 * alpha / width), base_x_W, out=grid_BHW2[..., 0])
     torch.add(offsets_B2HW[:, 1].mul(2.0 * alpha / height), base_y_H1, out=grid_BHW2[..., 1])
-    return grid_sample(levels_BCHW, grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return grid_BHW2
 
 
 @functools.cache
@@ -120,5 +160,5 @@ def _middles(height: int, width: int, device: torch.device) -> tuple[Tensor, Ten
     return x_W, y_H[:, None]
 
 
-ELASTIC_TRANSFORM = Corruption(draw=_draw_transform, apply=_elastic_transform, chunk_bytes=1 << 21)
-ELASTIC_SIMPLE = Corruption(draw=_draw_fields, apply=_elastic_simple)
+ELASTIC_TRANSFORM = Corruption(draw=_draw_transform, apply=_elastic_transform, move=_move, chunk_bytes=1 << 21)
+ELASTIC_SIMPLE = Corruption(draw=_draw_fields, apply=_elastic_simple, move=_move_simply)

@@ -98,5 +98,25 @@ def _operator_on_device(height: int, width: int, stop: float, step: float, devic
     return torch.sparse_coo_tensor(index, values, operator.shape, check_invariants=True).coalesce().to(device)
 
 
+def _vote(masks_B1HW: Tensor, _draws: Draws, parameters: Parameters) -> Tensor:
+    """The class that weighs most in a pixel's blur; that of the pixel before if none weighs more, else the lowest."""
+    height, width = masks_B1HW.shape[-2:]
+    before_BP = masks_B1HW.flatten(1)
+    is_on_cpu = before_BP.device.type == "cpu"
+    most_BP = torch.zeros(before_BP.shape, device=before_BP.device)
+    own_BP, winner_BP = most_BP.clone(), before_BP.clone()
+    for label in before_BP.unique().tolist():
+        has_PB = (before_BP == label).T.to(torch.float32)
+        if is_on_cpu:
+            weight_BP = torch.from_numpy(_operator(height, width, *parameters) @ has_PB.numpy()).T
+        else:
+            weight_BP = (_operator_on_device(height, width, *parameters, before_BP.device) @ has_PB).T
+        # Weights are exact, so that a tie is one. Labels ascend.
+        winner_BP = torch.where(weight_BP > most_BP, label, winner_BP)
+        most_BP = torch.maximum(most_BP, weight_BP)
+        own_BP = torch.where(before_BP == label, weight_BP, own_BP)
+    return torch.where(own_BP >= most_BP, before_BP, winner_BP).view(masks_B1HW.shape)
+
+
 # A sparse matrix is read once for all images of a chunk.
-ZOOM_BLUR = Corruption(apply=_zoom_blur, chunk_bytes=1 << 22)
+ZOOM_BLUR = Corruption(apply=_zoom_blur, move=_vote, chunk_bytes=1 << 22)
