@@ -1,4 +1,4 @@
-"""Images of a task's own, where it is not the dataset's test images that are changed, and what counts as a right answer."""
+"""Images of a task's own, where it does not take the dataset's test images, and what counts as a right answer."""
 
 # N images
 
@@ -18,8 +18,8 @@ class Examples:
 
     Attributes:
         split: images and labels; a label is a class of the dataset that the network was trained on.
-        fingerprint: hexadecimal hash of images, labels, `classes` and `also_right` (of names and sizes where images stay
-            on disk).
+        fingerprint: hexadecimal hash of images, labels, `classes` and `also_right` (of names and sizes where images
+            stay on disk).
         classes: the only ones whose logits count; None for all.
         also_right: label -> further classes that are right for it.
         positions_N: of each image in the dataset's test split; None where no image is from there. Two tasks with the

@@ -10,20 +10,44 @@ class TestFog(TaskContract):
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from raypruning.core.records import Task
+from raypruning.datasets.base import Dataset
+from raypruning.datasets.masked_files import MaskedFiles
 from raypruning.tasks.task import describe_task, resolve_task
+from raypruning.testing.made_up import made_up_dataset
 
 
 class TaskContract:
-    """The tests. Give the fixture `task_name`; replace `images_NCHW` for a task that takes other images."""
+    """The tests. Give the fixture `task_name`; replace `images_NCHW` for a task that takes other images.
+
+    For a task with images of its own, replace `dataset` by one that it fits, and `data_dir` by where its images are.
+    """
 
     @pytest.fixture
     def task_name(self) -> str:
         raise NotImplementedError("a subclass of TaskContract needs a fixture `task_name`")
+
+    @pytest.fixture
+    def dataset(self) -> Dataset:
+        """What the network was trained on."""
+        return made_up_dataset()
+
+    @pytest.fixture
+    def data_dir(self) -> Path | None:
+        """Where images of a task's own are."""
+        return None
+
+    @pytest.fixture
+    def task(self, task_name: str, dataset: Dataset, data_dir: Path | None) -> Task:
+        """The task's record on that dataset."""
+        return describe_task(task_name, dataset, data_dir=data_dir)
 
     @pytest.fixture(params=[1, 3], ids=["grey", "colour"])
     def images_NCHW(self, request: pytest.FixtureRequest) -> Tensor:
@@ -49,21 +73,19 @@ class TaskContract:
             images_NCHW = definition.on_normalised(images_NCHW, ids_N)
         return images_NCHW
 
-    def describe(self, task_name: str, *, data_fingerprint: str = "d" * 20, num_examples: int = 6) -> Task:
-        """The task's record on a made-up dataset."""
-        return describe_task(task_name, dataset="made up", data_fingerprint=data_fingerprint, num_examples=num_examples)
-
     def test_task_states_its_source_and_version(self, task_name: str) -> None:
         definition = resolve_task(task_name)
         assert definition.source.strip()
         assert definition.version >= 1
 
-    def test_record_has_the_name_and_length_of_the_task(self, task_name: str) -> None:
-        task = self.describe(task_name, num_examples=6)
-        assert (task.name, task.num_examples, task.dataset) == (task_name, 6, "made up")
+    def test_record_has_the_name_and_length_of_the_task(
+        self, task: Task, task_name: str, dataset: Dataset, data_dir: Path | None
+    ) -> None:
+        open_examples = resolve_task(task_name).examples
+        images = open_examples(dataset, data_dir) if open_examples else dataset.split("test")
+        assert (task.name, task.dataset, task.num_examples) == (task_name, dataset.name, len(images))
 
-    def test_record_survives_json(self, task_name: str) -> None:
-        task = self.describe(task_name)
+    def test_record_survives_json(self, task: Task) -> None:
         assert Task.model_validate_json(task.model_dump_json()) == task
 
     def test_nominal_task_exists_and_is_its_own(self, task_name: str) -> None:
@@ -72,13 +94,30 @@ class TaskContract:
 
     def test_task_that_changes_images_says_how(self, task_name: str) -> None:
         definition = resolve_task(task_name)
-        changes = any(change is not None for change in definition.changes)
-        assert bool(definition.corruption) == changes, "`corruption` tells two tasks on the same data apart"
+        if definition.examples is None:
+            changes = any(change is not None for change in definition.changes)
+            assert bool(definition.corruption) == changes, "`corruption` tells two tasks on the same data apart"
 
-    def test_fingerprint_is_stable_and_depends_on_the_data(self, task_name: str) -> None:
-        fingerprint = self.describe(task_name).fingerprint
-        assert fingerprint == self.describe(task_name).fingerprint
-        assert fingerprint != self.describe(task_name, data_fingerprint="e" * 20).fingerprint
+    def test_fingerprint_is_stable_and_depends_on_the_images(
+        self, task: Task, task_name: str, dataset: Dataset, data_dir: Path | None
+    ) -> None:
+        assert describe_task(task_name, dataset, data_dir=data_dir).fingerprint == task.fingerprint
+        if resolve_task(task_name).examples is None:
+            other = describe_task(task_name, replace(dataset, fingerprint="e" * 20), data_dir=data_dir)
+            assert other.fingerprint != task.fingerprint
+
+    def test_images_of_its_own_have_labels_among_the_classes_that_count(
+        self, task_name: str, dataset: Dataset, data_dir: Path | None
+    ) -> None:
+        open_examples = resolve_task(task_name).examples
+        if open_examples is None:
+            return
+        examples = open_examples(dataset, data_dir)
+        assert not isinstance(examples.split, MaskedFiles)
+        counted = set(range(dataset.num_classes) if examples.classes is None else examples.classes)
+        assert set(examples.split.labels_N.tolist()) <= counted <= set(range(dataset.num_classes))
+        assert all(set(others) <= counted for others in examples.also_right.values())
+        assert examples.positions_N is None or len(examples.positions_N) == len(examples)
 
     def test_images_keep_their_number_shape_and_type(self, task_name: str, images_NCHW: Tensor, ids_N: Tensor) -> None:
         after_NCHW = self.changed(task_name, images_NCHW, ids_N)

@@ -6,24 +6,25 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 from raypruning import registry
 from raypruning.corruptions.parameters import NAMES
 from raypruning.errors import DataError, SpecError, UnknownNameError
-from raypruning.tasks.task import describe_task, expand_tasks, resolve_task, task_names
+from raypruning.tasks.examples import Examples
+from raypruning.tasks.task import TaskDefinition, describe_task, expand_tasks, open_task, resolve_task, task_names
+from raypruning.testing.made_up import made_up_dataset
 
 
-def fingerprint_of(name, *, dataset="strokes", data_fingerprint="d" * 20, num_examples=1000):
-    return describe_task(
-        name, dataset=dataset, data_fingerprint=data_fingerprint, num_examples=num_examples
-    ).fingerprint
+def fingerprint_of(name, *, dataset="strokes", data_fingerprint="d" * 20):
+    return describe_task(name, made_up_dataset(name=dataset, fingerprint=data_fingerprint)).fingerprint
 
 
 def test_nominal_task_changes_nothing_and_is_its_own_reference():
     definition = resolve_task("nominal")
     assert (definition.on_pixels, definition.on_normalised, dict(definition.corruption)) == (None, None, {})
-    record = describe_task("nominal", dataset="strokes", data_fingerprint="d" * 20, num_examples=7)
+    record = describe_task("nominal", made_up_dataset(name="strokes", num_test=7))
     assert (record.name, record.nominal, record.num_examples, record.dataset) == ("nominal", "nominal", 7, "strokes")
 
 
@@ -35,7 +36,7 @@ def test_nominal_task_takes_no_argument():
 
 
 def test_noisy_task_records_what_is_done_and_names_its_nominal():
-    record = describe_task("noise/uniform/0.1", dataset="strokes", data_fingerprint="d" * 20, num_examples=7)
+    record = describe_task("noise/uniform/0.1", made_up_dataset())
     assert record.corruption == {"kind": "uniform noise", "space": "normalised", "amplitude": 0.1}
     assert record.nominal == "nominal"
 
@@ -64,28 +65,90 @@ def test_tasks_are_described_without_torch():
 
 
 def test_patterns_stand_for_the_tasks_they_match_in_order():
-    found = expand_tasks(["nominal", "corruption/*/3", "noise/uniform/*"])
+    found = expand_tasks(["nominal", "corruption/*/3", "noise/uniform/*"], dataset="mnist")
     assert found[0] == "nominal"
     assert found[1:20] == [f"corruption/{name}/3" for name in NAMES]
     assert found[20:] == [f"noise/uniform/{step / 20:g}" for step in range(1, 15)]
 
 
 def test_pattern_adds_only_what_is_not_named_already():
-    assert expand_tasks(["corruption/fog/3", "corruption/fog/*"]) == [f"corruption/fog/{s}" for s in (3, 1, 2, 4, 5)]
-    assert expand_tasks(["corruption/f*/3", "corruption/fog/3"]) == ["corruption/frost/3", "corruption/fog/3"]
-    assert expand_tasks(["nominal", "nominal"]) == ["nominal", "nominal"], "for the spec to refuse"
+    assert expand_tasks(["corruption/fog/3", "corruption/fog/*"], dataset="mnist") == [
+        f"corruption/fog/{s}" for s in (3, 1, 2, 4, 5)
+    ]
+    assert expand_tasks(["corruption/f*/3", "corruption/fog/3"], dataset="mnist") == [
+        "corruption/frost/3",
+        "corruption/fog/3",
+    ]
+    assert expand_tasks(["nominal", "nominal"], dataset="mnist") == ["nominal", "nominal"], "for the spec to refuse"
 
 
 def test_pattern_that_matches_nothing_is_refused():
-    with pytest.raises(UnknownNameError, match=r"no task matches 'corruption/\*/9'"):
-        expand_tasks(["corruption/*/9"])
+    with pytest.raises(UnknownNameError, match=r"no task of mnist matches 'corruption/\*/9'"):
+        expand_tasks(["corruption/*/9"], dataset="mnist")
 
 
 def test_every_name_that_a_list_shows_is_a_task():
-    names = task_names()
+    names = task_names("mnist")
     assert names[0] == "nominal" and len(set(names)) == len(names)
     for name in names:
         resolve_task(name)
+
+
+# --- Images of a task's own -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_own_images(monkeypatch):
+    """Registers a task `own` with images of its own, for --dataset cars and for folders."""
+
+    def register(**fields) -> None:
+        split = made_up_dataset(num_test=4).split("test")
+
+        def open_examples(dataset, data_dir) -> Examples:
+            return Examples(**{"split": split, "fingerprint": "0wn", **fields})
+
+        known = registry.Registry("task", known=[EntryPoint("nominal", "raypruning.tasks.nominal:nominal", "")])
+        known.register("own")(lambda argument: TaskDefinition(examples=open_examples, datasets=("cars", "folder/")))
+        monkeypatch.setattr(registry, "tasks", known)
+
+    return register
+
+
+def test_task_with_images_of_its_own_counts_these(with_own_images):
+    with_own_images()
+    task, examples = open_task("own", made_up_dataset(name="cars", num_test=7))
+    assert examples is not None
+    assert (task.num_examples, len(examples), task.images) == (4, 4, "0wn")
+    assert open_task("nominal", made_up_dataset(name="cars", num_test=7))[1] is None
+    # Whatever the dataset's own test images are.
+    other = describe_task("own", made_up_dataset(name="cars", fingerprint="e" * 20))
+    assert other.fingerprint == task.fingerprint != describe_task("nominal", made_up_dataset(name="cars")).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("positions", "is_the_datasets", "is_the_same_twice"),
+    [([0, 1, 2, 3], True, True), ([3, 1, 2, 0], False, True), ([0, 1, 2], False, True)],
+)
+def test_images_from_the_datasets_test_set_are_known_by_their_places(
+    with_own_images, positions, is_the_datasets, is_the_same_twice
+):
+    with_own_images(positions_N=np.array(positions))
+    dataset = made_up_dataset(name="cars", num_test=4)
+    task = describe_task("own", dataset)
+    assert (task.images == describe_task("nominal", dataset).images) == is_the_datasets
+    with_own_images(positions_N=np.array(positions), fingerprint="other classes count")
+    again = describe_task("own", dataset)
+    assert (again.images == task.images) == is_the_same_twice and again.fingerprint != task.fingerprint
+
+
+def test_task_for_other_datasets_is_refused_and_found_by_no_pattern(with_own_images):
+    with_own_images()
+    with pytest.raises(SpecError, match=r"the task own is for cars, folder/, not for boats"):
+        describe_task("own", made_up_dataset(name="boats"))
+    assert task_names("boats") == ["nominal"]
+    assert task_names("cars") == task_names("folder/mine") == ["nominal", "own"]
+    with pytest.raises(UnknownNameError, match="no task of boats matches 'o"):
+        expand_tasks(["o*"], dataset="boats")
 
 
 @pytest.mark.parametrize(
