@@ -25,13 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from raypruning.analysis.metrics import metric_of
 from raypruning.core.records import DataChoice, Task
 from raypruning.datasets.resolve import open_dataset
 from raypruning.models.resolve import build_model
 from raypruning.tasks import task_store
-from raypruning.tasks.task import describe_task, expand_tasks, resolve_task
-from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
+from raypruning.tasks.task import TaskDefinition, describe_task, expand_tasks, resolve_task
+from raypruning.training.classification import Classification
 from raypruning.training.images import open_changed, open_images
+from raypruning.training.inputs import Normalisation, Source, TaskInputs, batch_size_for
 
 CPU = torch.device("cpu")
 PATTERNS = ("nominal", "corruption/*/3", "noise/uniform/*")
@@ -71,6 +73,7 @@ def main() -> None:
     dataset = open_dataset(DataChoice(name="mnist"), data_dir=options.data_dir, download=False)
     split = dataset.split("test")
     num = len(split)
+    metric = metric_of("classification")
     plain = build_model("lenet5", num_classes=10, in_channels=1, image_size=28, options={})
     model = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # As a probe builds it.
     normalise = Normalisation.of(dataset, CPU)
@@ -82,26 +85,25 @@ def main() -> None:
             task_store.open_set(dataset, task=task.name, fingerprint=task.fingerprint, change=change, device=CPU).copy()
         )
 
-    tasks = [
-        describe_task(name, dataset="mnist", data_fingerprint=dataset.fingerprint, num_examples=num)
-        for name in expand_tasks(PATTERNS)
-    ]
+    tasks = [describe_task(name, dataset) for name in expand_tasks(PATTERNS, dataset="mnist")]
     corrupted = [task for task in tasks if task.name.startswith("corruption/")]
     sets = {task.name: stored(task) for task in corrupted}
-    images = TaskImages(
-        open_images(dataset, "test", CPU),
-        normalise,
-        max_bytes=0,  # As if no task had been seen before.
-        changed=lambda task, definition: open_changed(split.labels_N, sets[task.name].numpy(), CPU),
-    )
-    labels = images.labels_N
+    nominal = open_images(split, CPU)
+    labels = torch.from_numpy(split.labels_N)
+
+    def source(task: Task, definition: TaskDefinition) -> Source:
+        if task.name not in sets:
+            return Source(nominal)
+        return Source(open_changed(split.labels_N, sets[task.name].numpy(), CPU), is_changed=True)
+
+    inputs = TaskInputs(source, normalise, max_bytes=0)  # As if no task had been seen before.
 
     def ours(chosen: list[Task]) -> list[int]:
         batch_size = batch_size_for(dataset, CPU)
         found = []
         for task in chosen:
-            batches = images.batches(task, resolve_task(task.name), batch_size=batch_size)
-            found.append(predict(model, batches, images.labels_N, precision="float32").num_wrong)
+            batches = inputs.batches(task, resolve_task(task.name), batch_size=batch_size)
+            found.append(metric.num_wrong(Classification().predict(model, batches, precision="float32")))
         return found
 
     every, own, theirs, ratios = [], [], [], []

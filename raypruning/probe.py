@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import time
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from raypruning import registry
+from raypruning.analysis.metrics import metric_of
 from raypruning.core.identity import derive_seed, rewind_point
 from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
 from raypruning.core.records import (
@@ -31,7 +33,7 @@ from raypruning.core.records import (
     Training,
     TrainingResult,
 )
-from raypruning.datasets.base import Dataset
+from raypruning.datasets.base import Dataset, ImageArrays, SplitName
 from raypruning.datasets.resolve import open_dataset
 from raypruning.errors import (
     DataError,
@@ -48,11 +50,14 @@ from raypruning.models.layers import prunable_layers
 from raypruning.models.resolve import build_model
 from raypruning.models.weights import load_weights
 from raypruning.tasks import task_store
-from raypruning.tasks.task import TaskDefinition, describe_task, resolve_task
-from raypruning.training.evaluation import Normalisation, TaskImages, batch_size_for, predict
+from raypruning.tasks.examples import Examples
+from raypruning.tasks.task import TaskDefinition, open_task, resolve_task
+from raypruning.training.answers import Answers
 from raypruning.training.images import Images, open_changed, open_images
+from raypruning.training.inputs import Normalisation, Source, TaskInputs, batch_size_for
 from raypruning.training.loop import ResumeState, Setting, train
 from raypruning.training.masker import Masker, make_masker, prune
+from raypruning.training.objective import objective_of
 
 # Inputs of tasks that a worker keeps between probes. Four noise levels on CIFAR-10 are 0.5 GB.
 MAX_KEPT_BYTES = 1 << 30
@@ -65,7 +70,8 @@ class Bench:
         self._device_name = device
         self._datasets: dict[str, Dataset] = {}
         self._images: dict[tuple[str, str], Images] = {}
-        self._task_images: dict[str, TaskImages] = {}
+        self._inputs: dict[str, TaskInputs] = {}
+        self._examples: dict[tuple[str, str], Examples | None] = {}
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -83,38 +89,50 @@ class Bench:
             raise DataError(f"{choice.name} on this machine has the fingerprint {found}, the sweep has {asked}")
         return self._datasets[key]
 
-    def images(self, dataset: Dataset, split: str) -> Images:
+    def images(self, dataset: Dataset, split: SplitName) -> Images:
         """A split on the device."""
         key = (dataset.fingerprint, split)
         if key not in self._images:
-            self._images[key] = open_images(dataset, split, self.device)
+            self._images[key] = open_images(dataset.split(split), self.device)
         return self._images[key]
 
-    def task_images(self, dataset: Dataset) -> TaskImages:
+    def examples(self, task: Task, dataset: Dataset, *, data_dir: Path | None) -> Examples | None:
+        """Images of a task's own, opened once; None for the dataset's. Raises DataError where it is another task here.
+
+        Two machines may have other images, or other frost pictures, under one name.
+        """
+        key = (task.fingerprint, dataset.fingerprint)
+        if key not in self._examples:
+            here, examples = open_task(task.name, dataset, data_dir=data_dir)
+            if here.fingerprint != task.fingerprint:
+                what = f"{dict(here.corruption)}, not {dict(task.corruption)}"
+                if here.corruption == task.corruption:
+                    what = f"{here.num_examples} images with the fingerprint {here.fingerprint}, not {task.fingerprint}"
+                raise DataError(f"the task {task.name} is another one on this machine: {what}")
+            self._examples[key] = examples
+        return self._examples[key]
+
+    def inputs(self, dataset: Dataset, *, data_dir: Path | None) -> TaskInputs:
         """The inputs of the dataset's tasks."""
-        if dataset.fingerprint not in self._task_images:
-            self._task_images[dataset.fingerprint] = TaskImages(
-                self.images(dataset, "test"),
+        if dataset.fingerprint not in self._inputs:
+            self._inputs[dataset.fingerprint] = TaskInputs(
+                functools.partial(self._source, dataset, data_dir),
                 Normalisation.of(dataset, self.device),
                 max_bytes=MAX_KEPT_BYTES,
-                changed=functools.partial(self._changed, dataset) if task_store.fits(dataset) else None,
             )
-        return self._task_images[dataset.fingerprint]
+        return self._inputs[dataset.fingerprint]
 
-    def _changed(self, dataset: Dataset, task: Task, definition: TaskDefinition) -> Images:
-        assert definition.on_bytes is not None
-        here = describe_task(
-            task.name, dataset=task.dataset, data_fingerprint=dataset.fingerprint, num_examples=task.num_examples
-        )
-        if here.fingerprint != task.fingerprint:
-            raise DataError(
-                f"the task {task.name} is another one on this machine: {dict(here.corruption)}, "
-                f"not {dict(task.corruption)}"
-            )
+    def _source(self, dataset: Dataset, data_dir: Path | None, task: Task, definition: TaskDefinition) -> Source:
+        examples = self.examples(task, dataset, data_dir=data_dir)
+        if examples is not None:
+            return Source(open_images(examples.split, self.device))
+        split = dataset.split("test")
+        if definition.on_bytes is None or not isinstance(split, ImageArrays):
+            return Source(self.images(dataset, "test"))
         images = task_store.open_set(
             dataset, task=task.name, fingerprint=task.fingerprint, change=definition.on_bytes, device=self.device
         )
-        return open_changed(dataset.split("test").labels_N, images, self.device)
+        return Source(open_changed(split.labels_N, images, self.device), is_changed=True)
 
 
 def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
@@ -141,7 +159,7 @@ def run_probe(job: ProbeJob, store: Store, bench: Bench) -> ProbeOutcome:
                     model = _load(training, store, dataset, bench.device)
             for task in job.tasks:
                 if store.evaluation(training.id, task.fingerprint) is None:
-                    _evaluate(model, task, training, store, bench, dataset, timer)
+                    _evaluate(model, task, job, store, bench, dataset, timer)
     except RaypruningError as error:
         failure = Failure(kind=type(error).__name__, message=str(error), is_retriable=error.is_retriable)
     return ProbeOutcome(training=training.id, failure=failure, seconds=timer.seconds, was_trained=was_trained)
@@ -165,6 +183,7 @@ def _train(training: Training, job: ProbeJob, store: Store, bench: Bench, datase
         _rewind(model, training, job, store, bench, dataset, timer)
         apply_masks(model, pruned.removed)
     setting = Setting(
+        objective=objective_of(dataset.kind),
         recipe=recipe,
         epochs=training.epochs,
         stop_epochs=training.stop_epochs,
@@ -222,32 +241,41 @@ def _rewind(
 
 
 def _evaluate(
-    model: nn.Module, task: Task, training: Training, store: Store, bench: Bench, dataset: Dataset, timer: _Timer
+    model: nn.Module, task: Task, job: ProbeJob, store: Store, bench: Bench, dataset: Dataset, timer: _Timer
 ) -> None:
+    training = job.probe.training
     begin = time.perf_counter()
+    metric = metric_of(task.metric)
+    data_dir = Path(job.data_dir) if job.data_dir else None
     with timer("evaluate"):
-        images = bench.task_images(dataset)
-        batches = images.batches(task, resolve_task(task.name), batch_size=batch_size_for(dataset, bench.device))
-        predictions = predict(model, batches, images.labels_N, precision=training.recipe.numerics.precision)
-        if not bool((predictions.log_probability_N == predictions.log_probability_N).all()):
+        examples = bench.examples(task, dataset, data_dir=data_dir)
+        predictions = objective_of(task.metric).predict(
+            model,
+            bench.inputs(dataset, data_dir=data_dir).batches(
+                task, resolve_task(task.name), batch_size=batch_size_for(dataset, bench.device)
+            ),
+            precision=training.recipe.numerics.precision,
+            answers=Answers.of(examples) if examples else None,
+        )
+        loss = metric.loss(predictions)
+        if math.isnan(loss):
             raise TrainingError(f"the network's outputs on {task.name} are not numbers")
-    num = len(predictions.labels_N)
-    num_wrong = predictions.num_wrong
+    is_top5_N = predictions.get("is_top5")
     evaluation = Evaluation(
         training=training.id,
         task=task.name,
         task_fingerprint=task.fingerprint,
-        error=num_wrong / num,
-        num_examples=num,
-        num_wrong=num_wrong,
-        loss=predictions.loss,
-        error_top5=float(1.0 - predictions.is_top5_N.mean()) if dataset.num_classes > 5 else None,
+        error=metric.error_of(predictions),
+        num_examples=task.num_examples,
+        num_wrong=metric.num_wrong(predictions),
+        loss=loss,
+        error_top5=None if is_top5_N is None or dataset.num_classes <= 5 else float(1.0 - is_top5_N.mean()),
         predictions="",
         sha256="",
         seconds=time.perf_counter() - begin,
     )
     with timer("save"):
-        store.commit_evaluation(evaluation, predictions=predictions.arrays())
+        store.commit_evaluation(evaluation, predictions=predictions)
 
 
 def build_network(model: ModelChoice, dataset: Dataset) -> nn.Module:

@@ -13,6 +13,7 @@ from raypruning.app.sweep_files import sweep_names
 from raypruning.core.plan import Plan, max_pruned_probes, next_probes, walk
 from raypruning.core.records import Checkpoint, Evaluation, ProbeResult, Task, TrainingResult
 from raypruning.tasks.task import describe_task
+from raypruning.testing.made_up import made_up_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = ["", "clean", "compare", "export", "list", "report", "status", "sweep", "tasks", "track", "ui"]
@@ -50,10 +51,8 @@ def test_every_golden_file_is_opened_by_a_test(folder: str, opened: set[str]):
 def plan_of(name: str) -> Plan:
     """The plan of a shipped sweep as typed on a fresh machine, over data of a made-up fingerprint."""
     spec = resolve_request(SweepRequest(target=name, gpus_per_probe=0.0), environment={}).spec
-    tasks = tuple(
-        describe_task(task, dataset=spec.data.name, data_fingerprint="f" * 64, num_examples=10_000)
-        for task in spec.tasks
-    )
+    dataset = made_up_dataset(name=spec.data.name, fingerprint="f" * 64, num_test=10_000)
+    tasks = tuple(describe_task(task, dataset) for task in spec.tasks)
     return Plan(spec=spec, data_fingerprint="f" * 64, tasks=tasks)
 
 

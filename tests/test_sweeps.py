@@ -15,6 +15,7 @@ from raypruning.core.records import Recipe, SweepSpec
 from raypruning.errors import DataError
 from raypruning.models.resolve import model_names
 from raypruning.tasks.task import describe_task
+from raypruning.testing.made_up import made_up_dataset
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "Lost in Pruning, appendix, as collected in the reference: section 3"
@@ -52,7 +53,8 @@ def resolve(name: str, **fields) -> Resolved:
 
 def plan_of(spec: SweepSpec) -> Plan:
     """The plan over data that is not there."""
-    tasks = [describe_task(t, dataset=spec.data.name, data_fingerprint="f", num_examples=10_000) for t in spec.tasks]
+    dataset = made_up_dataset(name=spec.data.name, fingerprint="f", num_test=10_000)
+    tasks = [describe_task(task, dataset) for task in spec.tasks]
     return Plan(spec=spec, data_fingerprint="f", tasks=tuple(tasks))
 
 
@@ -113,6 +115,16 @@ def test_sweep_of_a_paper_network_retrains_and_searches_as_far_as_the_paper(name
     assert spec.deltas == (0.005,)
     assert spec.data.name == ("imagenet" if num_parents == 1 else "cifar10")
     assert (spec.data.train_images, spec.data.test_images, spec.data.image_size) == (None, None, None)
+
+
+def test_segmentation_sweep_has_the_papers_numbers(tmp_path: Path):
+    spec = resolve("deeplabv3_resnet50", data_dir=tmp_path).spec
+    recipe = spec.recipe
+    found = (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
+    assert found == (45, 16, 0.02, 0.9, 1e-4), REFERENCE
+    assert (recipe.learning_rate_schedule, recipe.poly_power, recipe.warmup_epochs) == ("poly", 0.9, 0)
+    assert (spec.budgets, len(spec.seeds), spec.search.high) == ((45,), 2, 0.97)
+    assert len(spec.tasks) == 20
 
 
 def test_chain_of_the_paper_prunes_69_times_in_23_links_with_its_four_methods():

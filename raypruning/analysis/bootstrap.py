@@ -3,58 +3,88 @@
 Source: the paired, joint bootstrap over image ids; see Efron and Tibshirani 1993, chapters 8 and 13.
 """
 
-# R resamples, N images, P probes of a curve
+# R resamples, N images, P networks, S statistics of an image, X whatever is summed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
+from raypruning.analysis.metrics import Arrays, Metric
 from raypruning.core.potential import num_lost_allowed
 from raypruning.core.records import Interval
 
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.9
 METHOD = "paired bootstrap over images"
+# Of the test sets whose resamples are kept: one of 50 000 images takes 200 MB.
+_MAX_KEPT = 2
 
 
 class Resampler:
-    """Resamples of the images of a test set, drawn once for each size and shared by whatever is compared."""
+    """Resamples of the images of a test set, the same for all that is measured on the same images."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
-        self._weights: dict[int, np.ndarray] = {}
+        self._weights: OrderedDict[tuple[int, str], np.ndarray] = OrderedDict()
 
-    def means(self, values_NP: np.ndarray) -> np.ndarray:
-        """Mean of each column in each resample, shape (R, P)."""
-        num = len(values_NP)
-        return (self._weights_RN(num) @ values_NP.astype(np.float32)).astype(np.float64) / num
+    def sums(self, values_NX: np.ndarray, *, images: str = "") -> np.ndarray:
+        """Sum of each column in each resample, shape (R, X).
 
-    def _weights_RN(self, num: int) -> np.ndarray:
-        if num not in self._weights:
-            generator = np.random.default_rng([self._seed, num])
+        Args:
+            images: what is on the same images shares its resamples, and what is on others does not (`Task.images`).
+        """
+        return (self._weights_RN(len(values_NX), images) @ values_NX.astype(np.float32)).astype(np.float64)
+
+    def errors(self, metric: Metric, predictions: Sequence[Arrays], *, images: str = "") -> np.ndarray:
+        """The error of each network in each resample, shape (R, P).
+
+        Args:
+            predictions: of each network, on the same images in the same order.
+        """
+        statistics = [metric.statistics(arrays) for arrays in predictions]
+        num, num_statistics = statistics[0].shape
+        sums = self.sums(np.concatenate(statistics, axis=1), images=images)
+        return metric.error(sums.reshape(NUM_RESAMPLES, len(predictions), num_statistics), num)
+
+    def _weights_RN(self, num: int, images: str) -> np.ndarray:
+        key = (num, images)
+        if key not in self._weights:
+            # Numbers, for a generator takes no text; those of the dataset's own images are as they always were.
+            generator = np.random.default_rng([self._seed, num, *([zlib.crc32(images.encode())] if images else [])])
             weights_RN = np.empty((NUM_RESAMPLES, num), np.float32)
             for row in weights_RN:
                 row[:] = np.bincount(generator.integers(num, size=num), minlength=num)
-            self._weights[num] = weights_RN
-        return self._weights[num]
+            self._weights[key] = weights_RN
+            if len(self._weights) > _MAX_KEPT:
+                self._weights.popitem(last=False)
+        self._weights.move_to_end(key)
+        return self._weights[key]
 
 
 def resampled_potentials(
-    wrong_NP: np.ndarray, dense_wrong_N: np.ndarray, ratios_P: Sequence[float], *, delta: float, resampler: Resampler
+    errors_RP: np.ndarray,
+    dense_errors_R: np.ndarray,
+    ratios_P: Sequence[float],
+    *,
+    delta: float,
+    num_images: int,
+    counts: bool,
 ) -> np.ndarray:
     """The potential of one curve in each resample of the test images, shape (R,).
 
     Args:
-        wrong_NP: whether each probe is wrong on each image.
-        dense_wrong_N: the same for the parent.
-        ratios_P: reached ratio of each probe.
+        errors_RP: of each network of the curve.
+        dense_errors_R: of their parent.
+        ratios_P: reached ratio of each network.
+        counts: whether errors are numbers of images.
     """
-    num = len(dense_wrong_N)
-    loss_RP = resampler.means(wrong_NP.astype(np.float32) - dense_wrong_N.astype(np.float32)[:, None])
-    # Counts of images are whole: half an image of slack undoes rounding and lets none more pass.
-    passes_RP = loss_RP * num <= num_lost_allowed(delta, num) + 0.5
+    # Numbers of images are whole: half an image of slack undoes rounding and lets none more pass.
+    allowed = (num_lost_allowed(delta, num_images) + 0.5) / num_images if counts else delta
+    passes_RP = errors_RP - dense_errors_R[:, None] <= allowed
     return np.where(passes_RP, np.asarray(ratios_P), 0.0).max(axis=1, initial=0.0)
 
 
@@ -63,20 +93,3 @@ def interval_of(samples_R: np.ndarray) -> Interval:
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(samples_R, [tail, 1.0 - tail])
     return Interval(low=float(low), high=float(high), confidence=CONFIDENCE, method=METHOD)
-
-
-def excess_interval(
-    wrong: Mapping[str, np.ndarray],
-    dense_wrong: Mapping[str, np.ndarray],
-    *,
-    task: str,
-    nominal: str,
-    resampler: Resampler,
-) -> Interval:
-    """Interval of the difference in excess error.
-
-    Test sets of the same size share their resamples, so that tasks on the same images are paired.
-    """
-    shifted_N = wrong[task].astype(np.float32) - dense_wrong[task].astype(np.float32)
-    nominal_N = wrong[nominal].astype(np.float32) - dense_wrong[nominal].astype(np.float32)
-    return interval_of(resampler.means(shifted_N[:, None])[:, 0] - resampler.means(nominal_N[:, None])[:, 0])

@@ -33,7 +33,7 @@ def entries(kind: str, *, storage: str, dataset: str | None = None) -> list[Entr
         if kind != "tasks":
             raise SpecError(f"only tasks belong to a dataset: prune-cli list tasks {dataset}")
         registry.datasets.check(dataset)
-        return [Entry(name) for name in task_names()]
+        return [Entry(name) for name in task_names(dataset)]
     match kind:
         case "models":
             return [Entry(name) for name in model_names()]

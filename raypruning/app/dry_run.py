@@ -65,6 +65,7 @@ def estimate(resolved: Resolved) -> Estimate:
     speed = measure_speed(
         model,
         spec.recipe,
+        kind=dataset.kind,
         shape_CHW=(dataset.channels, dataset.image_size, dataset.image_size),
         num_classes=dataset.num_classes,
         device=device,

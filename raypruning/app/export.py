@@ -275,8 +275,8 @@ def _setting(plugins: tuple[str, ...], choice: DataChoice, fingerprint: str, dat
 
     from raypruning import registry
     from raypruning.datasets.resolve import open_dataset
-    from raypruning.training.evaluation import Normalisation
     from raypruning.training.images import open_images
+    from raypruning.training.inputs import Normalisation
 
     registry.import_plugins(plugins)
     dataset = open_dataset(choice, data_dir=resolve_data_dir(data_dir), download=False)
@@ -284,7 +284,7 @@ def _setting(plugins: tuple[str, ...], choice: DataChoice, fingerprint: str, dat
         raise DataError(
             f"{choice.name} on this machine has the fingerprint {dataset.fingerprint}, the sweep has {fingerprint}"
         )
-    images = open_images(dataset, "test", torch.device("cpu"))
+    images = open_images(dataset.split("test"), torch.device("cpu"))
     num = max(
         _MIN_CHECK_IMAGES, min(_MAX_CHECK_IMAGES, _MAX_CHECK_VALUES // (dataset.channels * dataset.image_size**2))
     )

@@ -1,16 +1,50 @@
-"""What can be refused before the first training: a method that does not fit the network, a ratio beyond its reach."""
+"""What can be refused before the first training.
+
+A model that does not fit the data, a method that does not fit the network, a ratio beyond its reach.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 
 from raypruning.app.request import Setting
 from raypruning.core.plan import Plan
+from raypruning.core.records import Kind, SweepSpec
 from raypruning.core.search.grid import grid_ratios
+from raypruning.datasets.base import Dataset
 from raypruning.datasets.resolve import open_dataset
+from raypruning.errors import SpecError
+from raypruning.models.resolve import model_kind
 
 # Enough for a score to be a number; how good it is does not matter yet.
 NUM_IMAGES = 2
+_ANSWERS: Mapping[Kind, str] = {"classification": "a class for each image", "segmentation": "a class for each pixel"}
+_INSTEAD: Mapping[Kind, str] = {
+    "classification": "such as lenet5 or resnet101",
+    "segmentation": "such as deeplabv3_resnet50",
+}
+_AUGMENTATIONS: Mapping[Kind, Sequence[str]] = {
+    "classification": ("default", "none", "crop_flip", "resized_crop_flip"),
+    "segmentation": ("default", "none", "scaled_crop_flip"),
+}
+
+
+def check_data(spec: SweepSpec, dataset: Dataset) -> None:
+    """Whether model and recipe are for this kind of data. Raises SpecError."""
+    kind, found = dataset.kind, model_kind(spec.model.name)
+    if found != kind:
+        raise SpecError(
+            f"the model {spec.model.name} gives {_ANSWERS[found]}, and {dataset.name} has {_ANSWERS[kind]}: "
+            f"take a model {_INSTEAD[kind]}, or another --dataset"
+        )
+    if spec.recipe.augmentation not in _AUGMENTATIONS[kind]:
+        raise SpecError(
+            f"recipe.augmentation for {dataset.name} must be one of {', '.join(_AUGMENTATIONS[kind])}, "
+            f"got {spec.recipe.augmentation}"
+        )
+    if kind == "segmentation" and spec.recipe.train_corruptions:
+        raise SpecError("recipe.train_corruptions are for labels of images: leave them out where pixels have classes")
 
 
 def check_methods(plan: Plan, setting: Setting) -> None:
@@ -23,14 +57,17 @@ def check_methods(plan: Plan, setting: Setting) -> None:
     from raypruning.methods.method import Samples
     from raypruning.methods.prune import check_method, resolve_method
     from raypruning.probe import build_network
+    from raypruning.training.objective import any_truth
 
     spec = plan.spec
     dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+    check_data(spec, dataset)
     shape = (NUM_IMAGES, dataset.channels, dataset.image_size, dataset.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_network(spec.model, dataset)
-        samples = Samples(torch.randn(shape), torch.arange(NUM_IMAGES) % dataset.num_classes)
+        images_NCHW = torch.randn(shape)
+        samples = Samples(images_NCHW, any_truth(dataset.kind, images_NCHW, num_classes=dataset.num_classes))
     for choice in spec.methods:
         # A driver may have less memory than its workers; they say so themselves.
         with contextlib.suppress(MemoryError, torch.OutOfMemoryError):

@@ -94,7 +94,8 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
     raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
     if isinstance(raw.get("tasks"), list) and all(isinstance(task, str) for task in raw["tasks"]):
-        raw["tasks"] = expand_tasks(raw["tasks"])  # Anything else is for the spec to refuse.
+        # Anything else is for the spec to refuse.
+        raw["tasks"] = expand_tasks(raw["tasks"], dataset=_dataset_name(raw))
     if "gpus_per_probe" not in raw.get("resources", {}) and request.address is None and _has_gpu():
         raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
         notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
@@ -151,11 +152,22 @@ def check_names(spec: SweepSpec) -> None:
             resolve_method(method)
     registry.datasets.check(spec.data.name)
     for task in spec.tasks:
-        nominal = resolve_task(task).nominal
-        if nominal not in spec.tasks:
+        definition = resolve_task(task)
+        if not definition.fits(spec.data.name):
             raise SpecError(
-                f"the task {task} is compared with {nominal}, which is not among the tasks: add --task {nominal}"
+                f"the task {task} is for --dataset {' or '.join(definition.datasets)}, not for {spec.data.name}"
             )
+        if definition.nominal not in spec.tasks:
+            raise SpecError(
+                f"the task {task} is compared with {definition.nominal}, which is not among the tasks: "
+                f"add --task {definition.nominal}"
+            )
+
+
+def _dataset_name(raw: Raw) -> str:
+    """As far as it is there."""
+    data = raw.get("data")
+    return str(data.get("name", "")) if isinstance(data, Mapping) else ""
 
 
 def resolve_storage(storage: str | None, environment: Mapping[str, str] = os.environ) -> str:

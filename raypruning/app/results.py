@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raypruning.analysis.bootstrap import Resampler, excess_interval, interval_of, resampled_potentials
+from raypruning.analysis.bootstrap import Resampler, interval_of, resampled_potentials
+from raypruning.analysis.metrics import metric_of
 from raypruning.core.excess import excess_errors
 from raypruning.core.plan import Plan, Results, next_probes, results_of, walk
 from raypruning.core.potential import Threshold, potential
@@ -165,7 +166,7 @@ def collect(
 
 
 class _Analysis:
-    """Potentials and excess errors of a plan, reading each network's predictions once."""
+    """Potentials and excess errors of a plan, reading each network's predictions on a task once."""
 
     def __init__(
         self,
@@ -175,13 +176,19 @@ class _Analysis:
         parents: Mapping[int, ProbeResult | None],
     ) -> None:
         self._plan, self._store, self._by_curve, self._parents = plan, store, by_curve, parents
+        self._tasks = {task.name: task for task in plan.tasks}
+        self._networks = {
+            result.probe.id: result
+            for results in (*by_curve.values(), parents.values())
+            for result in results
+            if result is not None and result.is_done
+        }
         self._resampler = Resampler()
-        self._wrong: dict[tuple[str, str], np.ndarray] = {}
+        self._errors: dict[str, dict[str, np.ndarray]] = {}
         self._resampled: dict[tuple[Curve, Threshold], np.ndarray] = {}
 
     def potentials(self) -> tuple[Potential, ...]:
         """One for each curve, task and delta."""
-        num_examples = {task.name: task.num_examples for task in self._plan.tasks}
         found = []
         for curve in self._plan.curves:
             results, dense = self._by_curve[curve], self._parents[curve.seed]
@@ -192,7 +199,7 @@ class _Analysis:
                     results=results,
                     dense=dense,
                     search=self._plan.search,
-                    num_examples=num_examples[threshold.task],
+                    num_examples=self._tasks[threshold.task].num_examples,
                 )
                 found.append(self._with_interval(one, threshold, results, dense))
         return tuple(found)
@@ -212,13 +219,12 @@ class _Analysis:
             for result in self._by_curve[curve]:
                 if dense is None or not (result.is_done and dense.is_done):
                     continue
-                names = {task.name for task in self._plan.tasks} & set(result.evaluations)
-                wrong = {name: self._wrong_N(result, name) for name in names}
-                dense_wrong = {name: self._wrong_N(dense, name) for name in names}
                 for one in excess_errors(result, dense, tasks=self._plan.tasks):
-                    interval = excess_interval(
-                        wrong, dense_wrong, task=one.task, nominal=one.nominal, resampler=self._resampler
-                    )
+                    lost_R = {
+                        name: self._errors_R(result, name) - self._errors_R(dense, name)
+                        for name in (one.task, one.nominal)
+                    }
+                    interval = interval_of(lost_R[one.task] - lost_R[one.nominal])
                     found.append(one.model_copy(update={"interval": interval}))
         return tuple(found)
 
@@ -228,13 +234,14 @@ class _Analysis:
         done = [result for result in results if result.is_done]
         if dense is None or not dense.is_done or not done:
             return one
-        wrong_NP = np.stack([self._wrong_N(result, threshold.task) for result in done], axis=1)
+        task = self._tasks[threshold.task]
         samples = resampled_potentials(
-            wrong_NP,
-            self._wrong_N(dense, threshold.task),
+            np.stack([self._errors_R(result, task.name) for result in done], axis=1),
+            self._errors_R(dense, task.name),
             [result.ratio_reached for result in done],
             delta=threshold.delta,
-            resampler=self._resampler,
+            num_images=task.num_examples,
+            counts=metric_of(task.metric).counts,
         )
         self._resampled[one.curve, threshold] = samples
         return one.model_copy(update={"interval": interval_of(samples)})
@@ -261,12 +268,14 @@ class _Analysis:
             num_not_monotone=sum(one.status == "not_monotone" for one in group),
         )
 
-    def _wrong_N(self, result: ProbeResult, task: str) -> np.ndarray:
-        key = (result.probe.id, task)
-        if key not in self._wrong:
-            arrays = self._store.predictions(result.evaluations[task])
-            self._wrong[key] = arrays["predicted"] != arrays["label"]
-        return self._wrong[key]
+    def _errors_R(self, result: ProbeResult, task_name: str) -> np.ndarray:
+        """A network's error on a task in each resample. All networks at once, for one product of matrices."""
+        if task_name not in self._errors:
+            task = self._tasks[task_name]
+            predictions = [self._store.predictions(one.evaluations[task_name]) for one in self._networks.values()]
+            errors_RP = self._resampler.errors(metric_of(task.metric), predictions, images=task.images)
+            self._errors[task_name] = dict(zip(self._networks, errors_RP.T, strict=True))
+        return self._errors[task_name][result.probe.id]
 
 
 def _cost(probes: Sequence[ProbeResult], *, run: Mapping[str, Any]) -> Cost:

@@ -65,11 +65,7 @@ class Finished(NamedTuple):
 def make_plan(spec: SweepSpec, setting: Setting) -> Plan:
     """The plan of a sweep: opens its dataset, whose fingerprint is part of every identity. Imports no torch."""
     dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
-    num_examples = len(dataset.split("test"))
-    tasks = tuple(
-        describe_task(name, dataset=spec.data.name, data_fingerprint=dataset.fingerprint, num_examples=num_examples)
-        for name in spec.tasks
-    )
+    tasks = tuple(describe_task(name, dataset, data_dir=setting.data_dir) for name in spec.tasks)
     return Plan(spec=spec, data_fingerprint=dataset.fingerprint, tasks=tasks)
 
 

@@ -56,7 +56,7 @@ def build_sets(
     opened = open_dataset(DataChoice(name=dataset), data_dir=resolve_data_dir(data_dir), download=False)
     if not task_store.fits(opened):
         raise DataError(f"{dataset} is too large to be kept corrupted: its tasks are made while they are looked at")
-    yield from _build(opened, expand_tasks(patterns or ["corruption/*/3"]))
+    yield from _build(opened, expand_tasks(patterns or ["corruption/*/3"], dataset=dataset))
 
 
 def missing_bytes(dataset: Dataset, tasks: Sequence[str]) -> int:
@@ -90,12 +90,7 @@ def _build(dataset: Dataset, names: Sequence[str]) -> Iterator[str]:
 
 def _missing(dataset: Dataset, names: Sequence[str]) -> dict[str, str]:
     """Tasks that need a set and have none, with their fingerprints."""
-    num = len(dataset.split("test"))
-    tasks = [
-        describe_task(name, dataset=dataset.name, data_fingerprint=dataset.fingerprint, num_examples=num)
-        for name in names
-        if resolve_task(name).on_bytes is not None
-    ]
+    tasks = [describe_task(name, dataset) for name in names if resolve_task(name).on_bytes is not None]
     return {task.name: task.fingerprint for task in tasks if not task_store.is_stored(task.fingerprint)}
 
 

@@ -15,6 +15,8 @@ class Record(BaseModel):
 
 
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+# What a network answers: a class for each image, or for each pixel.
+Kind = Literal["classification", "segmentation"]
 
 
 class Numerics(Record):
@@ -60,7 +62,7 @@ class Recipe(Record):
     l1_penalty: Annotated[float, Field(ge=0)] = 0.0
     l2_penalty: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    augmentation: Literal["default", "none", "crop_flip", "resized_crop_flip"] = "default"
+    augmentation: Literal["default", "none", "crop_flip", "resized_crop_flip", "scaled_crop_flip"] = "default"
     train_corruptions: tuple[str, ...] = ()
     keep: Literal["last", "best"] = "last"
     numerics: Numerics = Numerics()

@@ -87,7 +87,8 @@ def potential(
 
     Source: Lost in Pruning, section 3, with the maximum over measured ratios as its code has it.
     """
-    allowed = num_lost_allowed(threshold.delta, num_examples)
+    counts = dense is None or not dense.is_done or dense.evaluations[threshold.task].num_wrong is not None
+    allowed = num_lost_allowed(threshold.delta, num_examples) if counts else None
     common = {"curve": curve, "task": threshold.task, "delta": threshold.delta}
     if dense is None or not dense.is_done:
         return Potential(**common, status="open", ratio=None, num_examples=num_examples, num_lost_allowed=allowed)

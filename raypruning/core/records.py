@@ -13,6 +13,7 @@ from pydantic import Field
 # In a module of their own for its size; they are records as the others are, and asked for here.
 from raypruning.core.choices import DataChoice as DataChoice
 from raypruning.core.choices import Gradual as Gradual
+from raypruning.core.choices import Kind as Kind
 from raypruning.core.choices import Mask as Mask
 from raypruning.core.choices import MethodChoice as MethodChoice
 from raypruning.core.choices import ModelChoice as ModelChoice
@@ -59,7 +60,10 @@ class Task(Record):
         name: such as `nominal` or `noise/uniform/0.1`.
         nominal: name of the task with the same classes that excess error compares with; its own for a nominal one.
         corruption: what is done to the images, and with which numbers; empty for none.
-        metric: how predictions become an error.
+        metric: how predictions become an error: `classification`, the fraction that is wrong; `segmentation`, 1 - mean
+            intersection over union.
+        images: tasks with the same value test on the same images in the same order, one by one; "" for all of the
+            dataset's own test images.
         version: of the code that makes it; raised when the same name gives other images.
         fingerprint: hash of data, corruption, metric and version: one evaluation of a training per fingerprint.
     """
@@ -68,8 +72,9 @@ class Task(Record):
     dataset: str
     nominal: str
     corruption: Mapping[str, str | int | float] = {}
-    metric: Literal["classification"] = "classification"
+    metric: Kind = "classification"
     num_examples: Annotated[int, Field(ge=1)]
+    images: str = ""
     version: int = 1
     fingerprint: str
 
@@ -139,10 +144,10 @@ class Evaluation(Record):
     """A finished evaluation of one training on one task.
 
     Attributes:
-        error: fraction wrong, in [0, 1].
+        error: in [0, 1]: the fraction wrong, or 1 - mean intersection over union.
         num_wrong: None where the metric does not count.
         loss: mean cross-entropy.
-        error_top5: None with five classes or fewer.
+        error_top5: None with five classes or fewer, and in segmentation.
         predictions: uri of the per-image predictions, relative to the storage.
     """
 
@@ -274,7 +279,8 @@ class Potential(Record):
             ratio of the search passes, so the potential is at least that (censored); `not_monotone`: closed, but
             some smaller measured ratio fails; `open`: the search could not finish.
         ratio_first: the largest ratio up to which every measured ratio passes; below `ratio` when not monotone.
-        num_lost_allowed: floor(delta * num_examples): so many more images may be wrong.
+        num_lost_allowed: floor(delta * num_examples): so many more images may be wrong. None where the metric does not
+            count.
     """
 
     curve: Curve
@@ -287,7 +293,7 @@ class Potential(Record):
     dense_error: float | None = None
     error: float | None = None
     num_examples: int
-    num_lost_allowed: int
+    num_lost_allowed: int | None
     interval: Interval | None = None
     training: str | None = None
 

@@ -8,58 +8,67 @@ from statistics import fmean
 from raypruning.core.corruption_error import CorruptionErrors, corruption_errors
 from raypruning.core.records import ProbeResult, SweepResults, Task
 from raypruning.reporting import wording
-from raypruning.reporting.answer import largest_budget, method_names, nominal_tasks, parents
+from raypruning.reporting.answer import largest_budget, method_names, parents
 
 
-def of_probe(results: SweepResults, probe: ProbeResult) -> CorruptionErrors | None:
-    """A network's errors over the corruptions it was measured on; None without any, or without a nominal error."""
-    nominal = [task.name for task in nominal_tasks(results) if task.name in probe.evaluations]
-    if not nominal:
-        return None
-    errors = {
-        (str(task.corruption["kind"]), int(task.corruption["severity"])): probe.evaluations[task.name].error
-        for task in corrupted_tasks(results)
-        if task.name in probe.evaluations
-    }
-    return corruption_errors(errors, clean_error=probe.evaluations[nominal[0]].error)
+def of_probe(results: SweepResults, probe: ProbeResult) -> dict[str, CorruptionErrors]:
+    """A network's errors over the corruptions it was measured on, by set; none without a nominal error."""
+    found = {}
+    for name, tasks in corruption_sets(results).items():
+        nominal = probe.evaluations.get(tasks[0].nominal)
+        errors = {
+            (str(task.corruption["kind"]), int(task.corruption["severity"])): probe.evaluations[task.name].error
+            for task in tasks
+            if task.name in probe.evaluations
+        }
+        over = corruption_errors(errors, clean_error=nominal.error) if nominal else None
+        if over is not None:
+            found[name] = over
+    return found
 
 
-def corrupted_tasks(results: SweepResults) -> list[Task]:
-    """Tasks that are a corruption at a severity."""
-    return [task for task in results.tasks if "severity" in task.corruption]
+def corruption_sets(results: SweepResults) -> dict[str, list[Task]]:
+    """Tasks that are a corruption at a severity, by the set they belong to: `corruption` or `shift/cifar10_c`."""
+    sets: dict[str, list[Task]] = {}
+    for task in results.tasks:
+        if "severity" in task.corruption:
+            sets.setdefault(task.name.rsplit("/", 2)[0], []).append(task)
+    return sets
 
 
-def networks_at_potential(results: SweepResults, *, delta: float) -> dict[str, list[ProbeResult]]:
-    """By `parent` and by method, the networks of each seed: the method's at its nominal potential, largest budget."""
+def networks_at_potential(results: SweepResults, *, nominal: str, delta: float) -> dict[str, list[ProbeResult]]:
+    """By `parent` and by method, the networks of each seed: the method's at its potential on the nominal task given.
+
+    Of the largest budget.
+    """
     by_id = {probe.probe.id: probe for probe in results.probes if probe.is_done}
-    nominal = {task.name for task in nominal_tasks(results)}
     groups = {"parent": list(parents(results).values())}
     for method in method_names(results):
         ids = [
             p.training
             for p in results.potentials
-            if (p.curve.method, p.curve.budget, p.delta) == (method, largest_budget(results), delta)
-            and p.task in nominal
+            if (p.curve.method, p.curve.budget, p.delta, p.task) == (method, largest_budget(results), delta, nominal)
             and p.training
         ]
         groups[method] = [by_id[key] for key in ids if key in by_id]
     return groups
 
 
-def corruption_notes(results: SweepResults, *, delta: float) -> Sequence[str]:
-    """A line such as `Mean error over 19 corruptions: parent 4.1 %, wt 5.0 %, …`; none with fewer than two."""
-    if len(corrupted_tasks(results)) < 2:
-        return ()
-    groups = networks_at_potential(results, delta=delta)
-    texts = []
-    for name, probes in groups.items():
-        found = [one for probe in probes if (one := of_probe(results, probe)) is not None]
-        if found:
-            texts.append(f"{name} {wording.percent(fmean(one.mean for one in found))}{_mce(found)}")
-    if not texts:
-        return ()
-    scope = wording.count(len({task.corruption["kind"] for task in corrupted_tasks(results)}), "corruption")
-    return (f"Mean error over {scope}, pruned to the nominal potential: {', '.join(texts)}.",)
+def corruption_notes(results: SweepResults, *, delta: float) -> list[str]:
+    """A line for each set of several, such as `Mean error over 19 corruptions: parent 4.1 %, wt 5.0 %, …`."""
+    sets = {name: tasks for name, tasks in corruption_sets(results).items() if len(tasks) > 1}
+    lines = []
+    for name, tasks in sets.items():
+        texts = []
+        for group, probes in networks_at_potential(results, nominal=tasks[0].nominal, delta=delta).items():
+            found = [over[name] for probe in probes if name in (over := of_probe(results, probe))]
+            if found:
+                texts.append(f"{group} {wording.percent(fmean(one.mean for one in found))}{_mce(found)}")
+        if texts:
+            scope = wording.count(len({task.corruption["kind"] for task in tasks}), "corruption")
+            where = f" of {name}" if len(sets) > 1 else ""
+            lines.append(f"Mean error over {scope}{where}, pruned to the nominal potential: {', '.join(texts)}.")
+    return lines
 
 
 def _mce(found: Sequence[CorruptionErrors]) -> str:

@@ -84,7 +84,7 @@ def _flat_curve(curve: Curve) -> JSON:
 
 def _corruption_fields(results: SweepResults, probe: ProbeResult) -> JSON:
     found = of_probe(results, probe)
-    return {"corruption_error": found._asdict()} if found else {}
+    return {"corruption_error": {name: over._asdict() for name, over in found.items()}} if found else {}
 
 
 def _flat_probe(result: ProbeResult) -> JSON:

@@ -42,7 +42,7 @@ POTENTIAL_COLUMNS: Columns = {
     "dense_error": "float64",
     "error": "float64",  # at `ratio`
     "num_examples": "int64",
-    "num_lost_allowed": "int64",  # floor(delta * num_examples)
+    "num_lost_allowed": "Int64",  # floor(delta * num_examples); none where the error is no number of images
     "training": "string",
 }
 

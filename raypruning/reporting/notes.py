@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from raypruning.analysis.metrics import metric_of
 from raypruning.core.potential import num_lost_allowed
 from raypruning.core.records import ProbeResult, SweepResults
 from raypruning.reporting import wording
@@ -30,8 +31,11 @@ def images_note(results: SweepResults, *, delta: float) -> str:
     """What delta is in images, such as `0.5 points are 50 of 10 000 images.`; empty without tasks."""
     tasks_of: dict[str, list[str]] = {}
     for task in results.tasks:
-        allowed = num_lost_allowed(delta, task.num_examples)
-        amount = f"{wording.thousands(allowed)} of {wording.count(task.num_examples, 'image')}"
+        of = wording.count(task.num_examples, "image")
+        if metric_of(task.metric).counts:
+            amount = f"{wording.thousands(num_lost_allowed(delta, task.num_examples))} of {of}"
+        else:
+            amount = f"{delta:g} of the error, which is 1 - mean intersection over union, over {of}"
         tasks_of.setdefault(amount, []).append(task.name)
     amounts = [f"{amount} on {_named(tasks, num_all=len(results.tasks))}" for amount, tasks in tasks_of.items()]
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
@@ -143,7 +147,7 @@ def _few_images(results: SweepResults) -> Sequence[str]:
         few: dict[tuple[int, int], list[str]] = {}
         for task in results.tasks:
             allowed = num_lost_allowed(delta, task.num_examples)
-            if allowed < FEW_IMAGES:
+            if metric_of(task.metric).counts and allowed < FEW_IMAGES:
                 few.setdefault((allowed, task.num_examples), []).append(task.name)
         for (allowed, num_examples), tasks in few.items():
             named = _named(tasks, num_all=len(results.tasks))

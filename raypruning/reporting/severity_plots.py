@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from raypruning.core.records import ProbeResult, SweepResults
-from raypruning.reporting.answer import method_names, nominal_tasks
-from raypruning.reporting.corruption_notes import corrupted_tasks, networks_at_potential
+from raypruning.core.records import ProbeResult, SweepResults, Task
+from raypruning.reporting.answer import method_names
+from raypruning.reporting.corruption_notes import corruption_sets, networks_at_potential
 from raypruning.reporting.drawing import GRID, INK, SMALL, Panel, axes_at, heading, panel, series_colours
 
 if TYPE_CHECKING:
@@ -21,27 +21,34 @@ PARENT = "parent"
 
 def severity_panels(results: SweepResults, *, delta: float) -> list[Panel]:
     """One panel for each corruption that was measured at several severities; severity 0 is the nominal task."""
-    tasks: dict[str, dict[int, str]] = {}
-    for task in corrupted_tasks(results):
-        tasks.setdefault(str(task.corruption["kind"]), {})[int(task.corruption["severity"])] = task.name
-    nominal = nominal_tasks(results)
-    groups = networks_at_potential(results, delta=delta)
+    sets = corruption_sets(results)
     panels = []
-    for kind, names in tasks.items():
-        if len(names) < MIN_SEVERITIES or not nominal:
+    for (name, kind), tasks in _by_kind(sets).items():
+        if len(tasks) < MIN_SEVERITIES:
             continue
-        by_severity = {0: nominal[0].name, **dict(sorted(names.items()))}
+        title = f"{kind} of {name}" if len(sets) > 1 else kind
+        by_severity = {0: tasks[0].nominal} | {int(task.corruption["severity"]): task.name for task in tasks}
+        groups = networks_at_potential(results, nominal=tasks[0].nominal, delta=delta)
         curves = {name: _curve(probes, by_severity) for name, probes in groups.items()}
         panels.append(
             panel(
-                f"Error against severity of {kind}",
+                f"Error against severity of {title}",
                 height=250,
-                draw=lambda figure, kind=kind, curves=curves: _draw(
-                    figure, kind, curves, colours={PARENT: INK, **series_colours(method_names(results))}
+                draw=lambda figure, title=title, curves=curves: _draw(
+                    figure, title, curves, colours={PARENT: INK, **series_colours(method_names(results))}
                 ),
             )
         )
     return panels
+
+
+def _by_kind(sets: Mapping[str, Sequence[Task]]) -> dict[tuple[str, str], list[Task]]:
+    """By set and corruption, in order of severity."""
+    found: dict[tuple[str, str], list[Task]] = {}
+    for name, tasks in sets.items():
+        for task in sorted(tasks, key=lambda task: int(task.corruption["severity"])):
+            found.setdefault((name, str(task.corruption["kind"])), []).append(task)
+    return found
 
 
 def _curve(probes: list[ProbeResult], tasks: Mapping[int, str]) -> dict[int, float]:
@@ -53,8 +60,8 @@ def _curve(probes: list[ProbeResult], tasks: Mapping[int, str]) -> dict[int, flo
     }
 
 
-def _draw(figure: Figure, kind: str, curves: Mapping[str, Mapping[int, float]], *, colours: Mapping[str, str]) -> None:
-    heading(figure, kind, left="error, %")
+def _draw(figure: Figure, title: str, curves: Mapping[str, Mapping[int, float]], *, colours: Mapping[str, str]) -> None:
+    heading(figure, title, left="error, %")
     axes = axes_at(figure, left=34, right=86, top=46, bottom=44)
     axes.set_xlim(-0.1, 5.1)
     axes.set_xticks(range(6), ["0", "1", "2", "3", "4", "5"])

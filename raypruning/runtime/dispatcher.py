@@ -133,7 +133,15 @@ class Dispatcher:
         )
 
     def _missing_tasks(self, probe: Probe) -> tuple[Task, ...]:
-        return tuple(task for task in self._plan.tasks if self._store.evaluation(probe.id, task.fingerprint) is None)
+        missing = [task for task in self._plan.tasks if self._store.evaluation(probe.id, task.fingerprint) is None]
+        return tuple(sorted(missing, key=_urgency))
+
+
+def _urgency(task: Task) -> int:
+    """Nominal tasks first, then what studies look at: what is interrupted has measured that."""
+    if task.nominal == task.name:
+        return 0
+    return 1 if task.corruption.get("severity") == 3 else 2
 
 
 def stored_result(

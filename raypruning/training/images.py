@@ -1,10 +1,10 @@
-"""Batches of normalised images on a device, from a split in memory or from one on disk.
+"""Batches of images on a device, with what is true of them, from a split in memory or from one on disk.
 
 A split in memory lies on the device as uint8; augmentation and normalisation are batched operations there. A split on
 disk is decoded by threads, one batch ahead of the network.
 """
 
-# N images, B of a batch, C channels, H W height and width
+# N images, B of a batch, C channels, H W height and width; what is true of a batch is (B,) or (B, H, W)
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from raypruning.core.identity import derive_seed
-from raypruning.datasets.base import Dataset, ImageArrays, ImageFiles
+from raypruning.datasets.base import ImageArrays, Split
+from raypruning.datasets.masked_files import VOID, MaskedFiles
+from raypruning.methods.method import UNCOUNTED
 from raypruning.training.robust import corrupt_at_random
 
 # A split beyond this is streamed from its memory map instead of being copied to the device.
@@ -27,17 +29,19 @@ CORRUPTED_AT_ONCE = 2048
 
 
 class Batch(NamedTuple):
-    """Images with values in [0, 1], their labels, and their positions in the split."""
+    """Images with values in [0, 1], what is true of them, and their positions in the split.
+
+    Attributes:
+        truth: int64; labels (B,), or classes of pixels (B, H, W), UNCOUNTED where a pixel has none.
+    """
 
     pixels_BCHW: Tensor
-    labels_B: Tensor
+    truth: Tensor
     ids_B: Tensor
 
 
 class Images(Protocol):
     """One split, ready to be read in any order."""
-
-    labels_N: Tensor
 
     def __len__(self) -> int:
         """Number of images."""
@@ -92,14 +96,13 @@ class ResidentImages:
 class StreamedImages:
     """A split that stays on disk; batches are decoded by threads while the network is busy."""
 
-    def __init__(self, split: ImageFiles | ImageArrays, device: torch.device, *, num_threads: int = 2) -> None:
+    def __init__(self, split: Split, device: torch.device, *, num_threads: int = 2) -> None:
         self._split = split
         self._device = device
         self._num_threads = num_threads
-        self.labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64)).to(device)
 
     def __len__(self) -> int:
-        return len(self.labels_N)
+        return len(self._split)
 
     def read(
         self, order: Tensor, *, batch_size: int, augmentation: str, seed: int, corruptions: Sequence[str] = ()
@@ -109,18 +112,21 @@ class StreamedImages:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as ahead:
             pending = [ahead.submit(self._decode, batches[0], augmentation, seed, 0)] if batches else []
             for index, ids_B in enumerate(batches):
-                images_BCHW = pending.pop().result()
+                images_BCHW, truth = (decoded.to(self._device) for decoded in pending.pop().result())
                 if index + 1 < len(batches):
                     pending = [ahead.submit(self._decode, batches[index + 1], augmentation, seed, index + 1)]
-                on_device_B = ids_B.to(self._device)
-                images_BCHW = images_BCHW.to(self._device)
                 if corruptions:
                     places_B = torch.arange(len(ids_B), device=self._device) + index * batch_size
                     images_BCHW = corrupt_at_random(images_BCHW, places_B, names=corruptions, seed=seed)
-                yield Batch(_to_unit(images_BCHW), self.labels_N[on_device_B], on_device_B)
+                yield Batch(_to_unit(images_BCHW), truth, ids_B.to(self._device))
 
-    def _decode(self, ids_B: Tensor, augmentation: str, seed: int, index: int) -> Tensor:
+    def _decode(self, ids_B: Tensor, augmentation: str, seed: int, index: int) -> tuple[Tensor, Tensor]:
+        """Images, augmented, and what is true of them, on the CPU."""
         ids = ids_B.numpy()
+        if isinstance(self._split, MaskedFiles):
+            is_train = augmentation == "scaled_crop_flip"
+            images_BCHW, masks_BHW = self._split.load(ids, train=is_train, seed=seed, num_threads=self._num_threads)
+            return torch.from_numpy(images_BCHW), classes_of_masks(torch.from_numpy(masks_BHW))
         if isinstance(self._split, ImageArrays):
             raw_BCHW = torch.from_numpy(np.array(self._split.images_NCHW[ids]))
         else:
@@ -129,15 +135,25 @@ class StreamedImages:
             raw_BCHW = torch.from_numpy(loaded)
             augmentation = "none" if is_cropped else augmentation
         generator = torch.Generator().manual_seed(derive_seed(seed, "batch", index))
-        return augment(raw_BCHW, augmentation=augmentation, generator=generator)
+        labels_B = torch.from_numpy(self._split.labels_N[ids])
+        return augment(raw_BCHW, augmentation=augmentation, generator=generator), labels_B
 
 
-def open_images(dataset: Dataset, split: str, device: torch.device, *, num_threads: int = 2) -> Images:
-    """A split of a dataset on a device."""
-    source = dataset.split(split)
-    if isinstance(source, ImageArrays) and source.images_NCHW.nbytes <= MAX_RESIDENT_BYTES:
-        return ResidentImages(source, device)
-    return StreamedImages(source, device, num_threads=num_threads)
+def classes_of_masks(masks_BHW: Tensor) -> Tensor:
+    """What is true of pixels, int64, for masks as they are stored, uint8."""
+    return masks_BHW.long().masked_fill_(masks_BHW == VOID, UNCOUNTED)
+
+
+def masks_of_classes(truth_BHW: Tensor) -> Tensor:
+    """The other way round."""
+    return truth_BHW.masked_fill(truth_BHW == UNCOUNTED, VOID).to(torch.uint8)
+
+
+def open_images(split: Split, device: torch.device, *, num_threads: int = 2) -> Images:
+    """A split on a device."""
+    if isinstance(split, ImageArrays) and split.images_NCHW.nbytes <= MAX_RESIDENT_BYTES:
+        return ResidentImages(split, device)
+    return StreamedImages(split, device, num_threads=num_threads)
 
 
 def open_changed(labels_N: np.ndarray, changed_NCHW: np.ndarray, device: torch.device) -> Images:

@@ -1,6 +1,6 @@
-"""A network's per-image predictions on a task, and the error that follows from them."""
+"""The inputs of tasks: images of a test set, changed as the task says and normalised, batch by batch."""
 
-# N images, C classes or channels, H W height and width
+# N images, C channels, H W height and width
 
 from __future__ import annotations
 
@@ -8,42 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raypruning.core.records import Task
 from raypruning.datasets.base import Dataset
 from raypruning.tasks.task import TaskDefinition
-from raypruning.training.images import Images
+from raypruning.training.images import Images, classes_of_masks, masks_of_classes
 
-
-class Predictions(NamedTuple):
-    """What is stored for each image: about 5 bytes."""
-
-    predicted_N: np.ndarray  # uint16
-    log_probability_N: np.ndarray  # float16, of the true class
-    is_top5_N: np.ndarray  # bool
-    labels_N: np.ndarray  # uint16
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """By the names they are stored under."""
-        return {
-            "predicted": self.predicted_N,
-            "log_probability": self.log_probability_N,
-            "is_top5": self.is_top5_N,
-            "label": self.labels_N,
-        }
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy, of the stored log-probabilities."""
-        return -float(self.log_probability_N.astype(np.float64).mean())
-
-    @property
-    def num_wrong(self) -> int:
-        """Images whose predicted class is not the true one."""
-        return int((self.predicted_N != self.labels_N).sum())
+# Normalised images, and what is true of them: see `images.Batch`.
+Input = tuple[Tensor, Tensor]
 
 
 class Normalisation(NamedTuple):
@@ -64,42 +38,41 @@ class Normalisation(NamedTuple):
         return normal.contiguous(memory_format=torch.channels_last)
 
 
-class TaskImages:
+class Source(NamedTuple):
+    """Where a task's images come from.
+
+    Attributes:
+        is_changed: whether what the task does to bytes is done already.
+    """
+
+    images: Images
+    is_changed: bool = False
+
+
+class TaskInputs:
     """The inputs of tasks, made once and kept while they fit, since every probe of a worker reads the same ones.
 
     Args:
-        images: the nominal test set.
+        open_source: a task's images.
         max_bytes: of inputs that are kept.
-        changed: a task's test set as it lies on disk, for tasks that change bytes; None where none does.
     """
 
     def __init__(
-        self,
-        images: Images,
-        normalise: Normalisation,
-        *,
-        max_bytes: int,
-        changed: Callable[[Task, TaskDefinition], Images] | None = None,
+        self, open_source: Callable[[Task, TaskDefinition], Source], normalise: Normalisation, *, max_bytes: int
     ) -> None:
-        self._images = images
+        self._open_source = open_source
         self._normalise = normalise
         self._max_bytes = max_bytes
-        self._changed = changed
-        self._kept: OrderedDict[tuple[str, int], list[Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], list[Input]] = OrderedDict()
 
-    @property
-    def labels_N(self) -> Tensor:
-        """True classes, on the device."""
-        return self._images.labels_N
-
-    def batches(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
-        """Normalised images of a task in the order of the test set."""
+    def batches(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Input]:
+        """The inputs of a task in the order of its images."""
         key = (task.fingerprint, batch_size)
         if key in self._kept:
             self._kept.move_to_end(key)
             yield from self._kept[key]
             return
-        made: list[Tensor] | None = []
+        made: list[Input] | None = []
         for batch in self._read(task, definition, batch_size=batch_size):
             if made is not None:
                 made.append(batch)
@@ -110,12 +83,11 @@ class TaskImages:
             while sum(map(_num_bytes, self._kept.values())) > self._max_bytes:
                 self._kept.popitem(last=False)
 
-    def _read(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Tensor]:
-        order = torch.arange(len(self._images))
-        images, change_bytes = self._images, definition.on_bytes
-        if change_bytes is not None and self._changed is not None:
-            images, change_bytes = self._changed(task, definition), None
-        for pixels_NCHW, _, ids_N in images.read(order, batch_size=batch_size, augmentation="none", seed=0):
+    def _read(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Input]:
+        images, is_changed = self._open_source(task, definition)
+        change_bytes = None if is_changed else definition.on_bytes
+        order = torch.arange(len(images))
+        for pixels_NCHW, truth, ids_N in images.read(order, batch_size=batch_size, augmentation="none", seed=0):
             if change_bytes is not None:
                 # Exact: what is read are bytes divided by 255.
                 bytes_NCHW = (pixels_NCHW * 255.0).round_().to(torch.uint8)
@@ -124,33 +96,9 @@ class TaskImages:
             normal = self._normalise(changed)
             if definition.on_normalised:
                 normal = definition.on_normalised(normal, ids_N).contiguous(memory_format=torch.channels_last)
-            yield normal
-
-
-def predict(model: nn.Module, batches: Iterator[Tensor], labels_N: Tensor, *, precision: str) -> Predictions:
-    """Predictions for every image, in order. Ties between logits go to the lower class."""
-    model.eval()
-    predicted, log_probability, is_top5 = [], [], []
-    start = 0
-    with torch.inference_mode(), autocast(labels_N.device, precision):
-        for images in batches:
-            logits_NC = model(images).float()
-            true_N1 = labels_N[start : start + len(images), None]
-            start += len(images)
-            log_probability_NC = logits_NC.log_softmax(1)
-            predicted.append(logits_NC.argmax(1))
-            # float16 ends at -65504.
-            log_probability.append(log_probability_NC.gather(1, true_N1)[:, 0].clamp(min=-6e4))
-            of_true_N1 = logits_NC.gather(1, true_N1)
-            is_lower_class_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < true_N1
-            is_before_NC = (logits_NC > of_true_N1) | ((logits_NC == of_true_N1) & is_lower_class_NC)
-            is_top5.append(is_before_NC.sum(1) < 5)
-    return Predictions(
-        predicted_N=torch.cat(predicted).cpu().numpy().astype(np.uint16),
-        log_probability_N=torch.cat(log_probability).cpu().numpy().astype(np.float16),
-        is_top5_N=torch.cat(is_top5).cpu().numpy(),
-        labels_N=labels_N.cpu().numpy().astype(np.uint16),
-    )
+            if definition.on_masks and truth.ndim == 3:
+                truth = classes_of_masks(definition.on_masks(masks_of_classes(truth), ids_N))
+            yield normal, truth
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -164,5 +112,5 @@ def batch_size_for(dataset: Dataset, device: torch.device) -> int:
     return max(8, min(500, 400_000 // values)) if device.type == "cpu" else max(64, min(10_000, 30_000_000 // values))
 
 
-def _num_bytes(batches: list[Tensor]) -> int:
-    return sum(batch.numel() * batch.element_size() for batch in batches)
+def _num_bytes(batches: list[Input]) -> int:
+    return sum(images.nbytes + truth.nbytes for images, truth in batches)

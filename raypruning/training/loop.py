@@ -22,9 +22,10 @@ from raypruning.core.records import Epoch, Recipe
 from raypruning.corruptions.mixes import expand_mixes
 from raypruning.errors import TrainingError
 from raypruning.models.weights import load_weights
-from raypruning.training.evaluation import Normalisation, autocast
 from raypruning.training.gradual import Growing, Growth, Masks, Span
 from raypruning.training.images import Images
+from raypruning.training.inputs import Normalisation, autocast
+from raypruning.training.objective import Objective
 from raypruning.training.schedule import learning_rate
 
 Arrays = Mapping[str, np.ndarray]
@@ -49,6 +50,7 @@ class Setting:
         save: called after an epoch when the last call is `save_seconds` ago; None never saves.
     """
 
+    objective: Objective
     recipe: Recipe
     epochs: int
     seed: int
@@ -187,9 +189,9 @@ def _train_epoch(
         seed=derive_seed(setting.seed, phase, "augmentation", epoch),
         corruptions=expand_mixes(recipe.train_corruptions),
     )
-    for index, (pixels_BCHW, labels_B, _) in enumerate(batches):
+    for index, (pixels_BCHW, truth, _) in enumerate(batches):
         step = epoch * num_steps + index
-        if len(labels_B) == 1 < min(num, recipe.batch_size):
+        if len(truth) == 1 < min(num, recipe.batch_size):
             # Batch norm has no variance over the single image that was left over.
             if growing:
                 growing.after_step(model, step + 1)
@@ -200,8 +202,8 @@ def _train_epoch(
         for group in optimiser.param_groups:
             group["lr"] = rate
         with autocast(setting.device, recipe.numerics.precision):
-            logits_BC = model(setting.normalise(pixels_BCHW))
-            loss = nn.functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=recipe.label_smoothing)
+            outputs = model(setting.normalise(pixels_BCHW))
+            loss = setting.objective.loss(outputs, truth, label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         (loss + _penalty(penalised, recipe)).backward()
         optimiser.step()
@@ -210,8 +212,8 @@ def _train_epoch(
                 parameters[name].mul_(mask)
         if growing:
             growing.after_step(model, step + 1)
-        total += loss.detach() * len(labels_B)
-        num_seen += len(labels_B)
+        total += loss.detach() * len(truth)
+        num_seen += len(truth)
     mean = float(total) / num_seen
     if not math.isfinite(mean):
         raise _diverged("loss", mean, setting, epoch=epoch)
@@ -239,19 +241,16 @@ def _validate(model: nn.Module, setting: Setting, *, epoch: int) -> tuple[float 
     if len(setting.validation) == 0:
         return None, None
     model.eval()
-    loss = torch.zeros((), device=setting.device)
-    wrong = torch.zeros((), device=setting.device)
+    tally = setting.objective.tally()
     order = torch.arange(len(setting.validation))
     with torch.inference_mode(), autocast(setting.device, setting.recipe.numerics.precision):
         batches = setting.validation.read(order, batch_size=setting.eval_batch_size, augmentation="none", seed=0)
-        for pixels_BCHW, labels_B, _ in batches:
-            logits_BC = model(setting.normalise(pixels_BCHW)).float()
-            loss += nn.functional.cross_entropy(logits_BC, labels_B, reduction="sum")
-            wrong += (logits_BC.argmax(1) != labels_B).sum()
-    mean = float(loss) / len(setting.validation)
-    if not math.isfinite(mean):
-        raise _diverged("validation loss", mean, setting, epoch=epoch)
-    return mean, float(wrong) / len(setting.validation)
+        for pixels_BCHW, truth, _ in batches:
+            tally.add(model(setting.normalise(pixels_BCHW)).float(), truth)
+    loss, error = tally.result()
+    if not math.isfinite(loss):
+        raise _diverged("validation loss", loss, setting, epoch=epoch)
+    return loss, error
 
 
 def _generator(seed: int, *role: str | int) -> torch.Generator:

@@ -16,9 +16,9 @@ from raypruning.errors import RatioError
 from raypruning.methods.method import Masks, Method, Samples
 from raypruning.methods.prune import apply_masks, enforced, make_masks, num_samples, resolve_method
 from raypruning.methods.selection import RATIO_TOLERANCE, num_removed
-from raypruning.training.evaluation import Normalisation
 from raypruning.training.gradual import Growth
 from raypruning.training.images import Images
+from raypruning.training.inputs import Normalisation
 
 MIN_SAMPLES = 2  # A channel that never changes is told from one that does by no fewer.
 
@@ -125,7 +125,7 @@ def make_masker(
         order = torch.randperm(len(images), generator=generator)[: min(num, most)]
         batches = list(images.read(order, batch_size=batch_size, augmentation="none", seed=0))
         images_NCHW = torch.cat([normalise(batch.pixels_BCHW) for batch in batches])
-        samples = Samples(images_NCHW, torch.cat([batch.labels_B for batch in batches]))
+        samples = Samples(images_NCHW, torch.cat([batch.truth for batch in batches]))
     return Masker(
         method=method,
         final_ratio=mask.ratio,

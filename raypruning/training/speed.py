@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from raypruning.core.records import Recipe
-from raypruning.training.evaluation import autocast
+from raypruning.core.records import Kind, Recipe
+from raypruning.training.inputs import autocast
+from raypruning.training.objective import any_truth, objective_of
 
 MIN_SECONDS = 0.4
 
@@ -23,18 +24,25 @@ class Speed(NamedTuple):
 
 
 def measure_speed(
-    model: nn.Module, recipe: Recipe, *, shape_CHW: tuple[int, int, int], num_classes: int, device: torch.device
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    kind: Kind,
+    shape_CHW: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
 ) -> Speed:
     """Time steps on random images. Moves the model to the device; its weights change."""
     model.to(device=device, memory_format=torch.channels_last)
     torch.set_num_threads(recipe.numerics.threads)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
     images = torch.rand(recipe.batch_size, *shape_CHW, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(num_classes, (recipe.batch_size,), device=device)
+    truth = any_truth(kind, images, num_classes=num_classes)
+    objective = objective_of(kind)
 
     def train() -> None:
         with autocast(device, recipe.numerics.precision):
-            loss = nn.functional.cross_entropy(model(images).float(), labels)
+            loss = objective.loss(model(images), truth, label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -62,10 +62,18 @@ def test_frost_of_other_pictures_on_the_worker_is_a_failure_and_not_a_number(
     cache: Path, sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Each machine reads its own folder; a driver that has one and a worker that has another would mix two tasks."""
+    from raypruning.runtime.worker import Worker
     from raypruning.tasks import corruption
 
-    pictures = iter([{"pictures": "of the driver"}] * 2 + [{"pictures": "of the worker"}] * 1000)
-    monkeypatch.setattr(corruption, "_own_pictures", lambda: next(pictures))
+    machine = ["the driver"]
+    run = Worker.run
+
+    def run_elsewhere(worker, job):
+        machine[:] = ["the worker"]
+        return run(worker, job)
+
+    monkeypatch.setattr(Worker, "run", run_elsewhere)
+    monkeypatch.setattr(corruption, "_own_pictures", lambda: {"pictures": f"of {machine[0]}"})
     ran = sweep("--task", "nominal", "--task", "corruption/frost/3")
     assert "corruption/frost/3 is another one on this machine" in ran.err
     assert all(one["status"] == "open" for one in ran.answer["potentials"] if one["task"] == "corruption/frost/3")

@@ -70,11 +70,7 @@ def make_plan(*, tasks: Sequence[str] = ("nominal",), data: DataChoice = DATA, *
             **fields,
         }
     )
-    num_examples = len(dataset.split("test"))
-    records = tuple(
-        describe_task(name, dataset=data.name, data_fingerprint=dataset.fingerprint, num_examples=num_examples)
-        for name in tasks
-    )
+    records = tuple(describe_task(name, dataset) for name in tasks)
     return Plan(spec=spec, data_fingerprint=dataset.fingerprint, tasks=records)
 
 

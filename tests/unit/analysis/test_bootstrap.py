@@ -10,16 +10,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from raypruning.analysis.bootstrap import Resampler, excess_interval, interval_of, resampled_potentials
+from raypruning.analysis.bootstrap import Resampler, interval_of, resampled_potentials
+from raypruning.analysis.metrics import metric_of
 
 NUM_IMAGES = 400
 # Resamples used throughout, see NUM_RESAMPLES.
 R = 1000
 
 
-def weights_of(resampler: Resampler, num_images: int) -> np.ndarray:
-    """How often each resample holds each image, shape (R, N), read off the means of one image at a time."""
-    return np.rint(resampler.means(np.eye(num_images)) * num_images).astype(int)
+def weights_of(resampler: Resampler, num_images: int, *, images: str = "") -> np.ndarray:
+    """How often each resample holds each image, shape (R, N), read off the sums of one image at a time."""
+    return resampler.sums(np.eye(num_images), images=images).astype(int)
+
+
+def means_of(resampler: Resampler, values_N: np.ndarray) -> np.ndarray:
+    return resampler.sums(values_N[:, None])[:, 0] / len(values_N)
+
+
+def predictions(wrong_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Of a network that is wrong on these images."""
+    return {"predicted": wrong_N.astype(np.uint16), "label": np.zeros(len(wrong_N), np.uint16)}
+
+
+def potentials_of(wrong_NP: np.ndarray, dense_N: np.ndarray, ratios: list[float], *, delta: float) -> np.ndarray:
+    """Potentials from one matrix of who is wrong where."""
+    metric, resampler = metric_of("classification"), Resampler()
+    errors_R1P = resampler.errors(metric, [predictions(wrong_N) for wrong_N in (dense_N, *wrong_NP.T)])
+    return resampled_potentials(
+        errors_R1P[:, 1:], errors_R1P[:, 0], ratios, delta=delta, num_images=len(dense_N), counts=True
+    )
 
 
 def disagreements(*, num_lost: int, num_won: int, num_images: int = NUM_IMAGES, seed: int = 0):
@@ -48,15 +67,25 @@ def test_images_are_drawn_with_equal_chances():
 def test_resamples_are_the_same_for_a_seed_and_shared_by_all_that_is_compared():
     values_NP = np.random.default_rng(0).normal(size=(50, 2))
     one = Resampler(seed=3)
-    assert np.array_equal(one.means(values_NP), Resampler(seed=3).means(values_NP))
-    assert np.array_equal(one.means(values_NP), one.means(values_NP))
-    assert not np.array_equal(one.means(values_NP), Resampler(seed=4).means(values_NP))
+    assert np.array_equal(one.sums(values_NP), Resampler(seed=3).sums(values_NP))
+    assert np.array_equal(one.sums(values_NP), one.sums(values_NP))
+    assert not np.array_equal(one.sums(values_NP), Resampler(seed=4).sums(values_NP))
+
+
+def test_resamples_of_other_images_are_others_also_where_there_are_as_many():
+    resampler = Resampler()
+    own, other, third = (weights_of(resampler, 50, images=images) for images in ("", "a", "b"))
+    assert not np.array_equal(own, other) and not np.array_equal(other, third)
+    # Kept for some test sets only, and the same when they are drawn again.
+    assert np.array_equal(weights_of(resampler, 50), own)
+    # Independent: the correlation of 50 000 pairs of counts is within 4 / sqrt(50 000) of 0.
+    assert abs(np.corrcoef(own.ravel(), other.ravel())[0, 1]) < 4 / math.sqrt(own.size)
 
 
 @pytest.mark.parametrize(("num_lost", "num_won"), [(30, 10), (5, 5), (60, 0)])
 def test_spread_of_a_paired_difference_is_that_of_the_formula(num_lost, num_won):
     pruned, dense = disagreements(num_lost=num_lost, num_won=num_won)
-    means_R = Resampler().means((pruned.astype(float) - dense)[:, None])[:, 0]
+    means_R = means_of(Resampler(), pruned.astype(float) - dense)
     b, c, n = num_lost, num_won, NUM_IMAGES
     # McNemar's: b + c images differ, by +1 or -1.
     standard_error = math.sqrt((b + c) - (b - c) ** 2 / n) / n
@@ -68,7 +97,7 @@ def test_spread_of_a_paired_difference_is_that_of_the_formula(num_lost, num_won)
 
 def test_interval_of_a_mean_is_that_of_scipys_percentile_bootstrap():
     values_N = np.random.default_rng(1).exponential(size=NUM_IMAGES)
-    ours = interval_of(Resampler().means(values_N[:, None])[:, 0])
+    ours = interval_of(means_of(Resampler(), values_N))
     reference = stats.bootstrap(
         (values_N,),
         np.mean,
@@ -103,12 +132,11 @@ def test_interval_is_central():
 def test_resampled_potentials_are_those_of_a_loop_over_resampled_test_sets(num_images, ratios, delta, seed):
     random = np.random.default_rng(seed)
     wrong_NP, dense_N = random.random((num_images, len(ratios))) < 0.5, random.random(num_images) < 0.4
-    resampler = Resampler()
-    found = resampled_potentials(wrong_NP, dense_N, ratios, delta=delta, resampler=resampler)
+    found = potentials_of(wrong_NP, dense_N, ratios, delta=delta)
     # Hundredths, so that the product is of integers.
     allowed = round(delta * 100) * num_images // 100
     expected = []
-    for weights_N in weights_of(resampler, num_images)[:100]:
+    for weights_N in weights_of(Resampler(), num_images)[:100]:
         images = np.repeat(np.arange(num_images), weights_N)
         num_lost_P = [int(wrong_NP[images, p].sum()) - int(dense_N[images].sum()) for p in range(len(ratios))]
         expected.append(max((r for r, lost in zip(ratios, num_lost_P, strict=True) if lost <= allowed), default=0.0))
@@ -119,13 +147,13 @@ def test_resampled_potentials_are_those_of_a_loop_over_resampled_test_sets(num_i
 def test_potential_that_no_resample_doubts_has_an_interval_of_one_point():
     dense_N = np.zeros(NUM_IMAGES, bool)
     wrong_NP = np.stack([dense_N, ~dense_N], axis=1)
-    found = interval_of(resampled_potentials(wrong_NP, dense_N, [0.5, 0.9], delta=0.005, resampler=Resampler()))
+    found = interval_of(potentials_of(wrong_NP, dense_N, [0.5, 0.9], delta=0.005))
     assert (found.low, found.high) == (0.5, 0.5)
 
 
 def test_potential_at_the_edge_of_delta_is_passed_by_about_half_of_the_resamples():
     pruned, dense = disagreements(num_lost=24, num_won=20)  # 4 of 400 images more: exactly 1 %
-    found_R = resampled_potentials(pruned[:, None], dense, [0.9], delta=0.01, resampler=Resampler())
+    found_R = potentials_of(pruned[:, None], dense, [0.9], delta=0.01)
     b, c = 24, 20
     spread = math.sqrt((b + c) - (b - c) ** 2 / NUM_IMAGES)
     # Counts are whole, so that "at most 4" is "below 4.5" of a normal with mean 4; the binomial spread of R draws is
@@ -135,28 +163,33 @@ def test_potential_at_the_edge_of_delta_is_passed_by_about_half_of_the_resamples
 
 
 def test_curve_without_probes_has_the_potential_of_its_parent_in_every_resample():
-    found_R = resampled_potentials(np.zeros((10, 0), bool), np.zeros(10, bool), [], delta=0.01, resampler=Resampler())
+    found_R = potentials_of(np.zeros((10, 0), bool), np.zeros(10, bool), [], delta=0.01)
     assert found_R.tolist() == [0.0] * R
 
 
 # --- Excess errors ------------------------------------------------------------------------------------------------
 
 
+def lost(resampler: Resampler, pruned: np.ndarray, dense: np.ndarray, *, images: str = "") -> np.ndarray:
+    errors_R2 = resampler.errors(metric_of("classification"), [predictions(pruned), predictions(dense)], images=images)
+    return errors_R2[:, 0] - errors_R2[:, 1]
+
+
 def test_excess_of_tasks_with_the_same_images_is_resampled_together():
-    pruned, dense = disagreements(num_lost=30, num_won=10)
-    wrong, dense_wrong = {"nominal": pruned, "shift": pruned}, {"nominal": dense, "shift": dense}
-    found = excess_interval(wrong, dense_wrong, task="shift", nominal="nominal", resampler=Resampler())
+    resampler, networks = Resampler(), disagreements(num_lost=30, num_won=10)
     # Whatever is lost is lost on both alike, image for image.
+    found = interval_of(lost(resampler, *networks) - lost(resampler, *networks))
     assert (found.low, found.high) == (0.0, 0.0)
 
 
-def test_excess_of_tasks_with_other_images_has_the_spreads_of_both():
+@pytest.mark.parametrize("num_nominal", [400, 500])
+def test_excess_of_tasks_with_other_images_has_the_spreads_of_both(num_nominal):
+    resampler = Resampler()
     shifted = disagreements(num_lost=30, num_won=10, num_images=400)
-    nominal = disagreements(num_lost=20, num_won=10, num_images=500)
-    wrong, dense_wrong = {"shift": shifted[0], "nominal": nominal[0]}, {"shift": shifted[1], "nominal": nominal[1]}
-    found = excess_interval(wrong, dense_wrong, task="shift", nominal="nominal", resampler=Resampler())
-    centre = 20 / 400 - 10 / 500
-    spread = math.hypot(math.sqrt(40 - 20**2 / 400) / 400, math.sqrt(30 - 10**2 / 500) / 500)
+    nominal = disagreements(num_lost=20, num_won=10, num_images=num_nominal)
+    found = interval_of(lost(resampler, *shifted, images="shift") - lost(resampler, *nominal))
+    centre = 20 / 400 - 10 / num_nominal
+    spread = math.hypot(math.sqrt(40 - 20**2 / 400) / 400, math.sqrt(30 - 10**2 / num_nominal) / num_nominal)
     # A normal's 5 % and 95 % quantiles; 6.7 % of the spread as with scipy's above, four of these.
     assert found.low == pytest.approx(centre - 1.645 * spread, abs=4 * 0.067 * spread)
     assert found.high == pytest.approx(centre + 1.645 * spread, abs=4 * 0.067 * spread)

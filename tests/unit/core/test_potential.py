@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypruning.core.potential import Threshold, is_within, num_lost_allowed, outcomes_by_ratio, potential
+from raypruning.core.potential import (
+    Threshold,
+    is_beyond_noise,
+    is_within,
+    num_lost_allowed,
+    outcomes_by_ratio,
+    potential,
+)
 from raypruning.core.records import SearchSpec
 
 from .worlds import NUM_EXAMPLES, done, failed, make_evaluation, make_plan
@@ -55,6 +62,29 @@ def test_allowed_loss_is_exact_for_every_delta_of_five_decimals(hundred_thousand
 def test_allowed_loss_is_the_floor_of_the_written_decimal(delta, num_examples):
     exact = Fraction(repr(delta)) * num_examples
     assert num_lost_allowed(delta, num_examples) <= exact < num_lost_allowed(delta, num_examples) + 1
+
+
+@pytest.mark.parametrize(("error", "expected"), [(0.455, True), (0.4551, False)])
+def test_error_that_counts_no_images_is_compared_as_the_decimal_it_is(error, expected):
+    pruned, dense = (
+        make_evaluation(0).model_copy(update={"error": value, "num_wrong": None}) for value in (error, 0.45)
+    )
+    assert is_within(pruned, dense, delta=0.005) is expected
+    # 0.455 - 0.45 is 0.0050000000000000044 in floating point.
+    assert is_beyond_noise(pruned, dense, delta=0.005) is not expected
+
+
+def test_potential_of_an_error_that_counts_no_images_allows_no_number_of_them():
+    results = [PARENT, *measured((0.5, 44), (0.8, 95))]
+    plain = [
+        one.model_copy(
+            update={"evaluations": {"nominal": one.evaluations["nominal"].model_copy(update={"num_wrong": None})}}
+        )
+        for one in results
+    ]
+    found = potential_of(plain[1:], dense=plain[0], ratios=(0.5, 0.8))
+    assert (found.ratio, found.num_lost_allowed) == (0.5, None)
+    assert potential_of(results[1:], ratios=(0.5, 0.8)).num_lost_allowed == 50 * NUM_EXAMPLES // 10_000
 
 
 @pytest.mark.parametrize(("num_wrong", "expected"), [(69, True), (70, False)])

@@ -31,8 +31,8 @@ def test_error_of_a_network_is_averaged_over_its_corruptions(results: SweepResul
     parent = parents(sample)[0]
     shifted = [task.name for task in sample.tasks if task.nominal != task.name]
     found = of_probe(sample, parent)
-    assert found is not None and found.mce is None
-    assert found.mean == pytest.approx(fmean(parent.evaluations[name].error for name in shifted))
+    assert list(found) == ["noise"] and found["noise"].mce is None
+    assert found["noise"].mean == pytest.approx(fmean(parent.evaluations[name].error for name in shifted))
 
 
 def test_note_names_the_parent_and_every_method_with_a_nominal_potential(results: SweepResults):
@@ -42,8 +42,28 @@ def test_note_names_the_parent_and_every_method_with_a_nominal_potential(results
 
 
 def test_sweep_without_corruptions_has_no_note_and_no_severities(results: SweepResults):
-    assert corruption_notes(results, delta=results.spec.deltas[0]) == ()
+    assert corruption_notes(results, delta=results.spec.deltas[0]) == []
     assert severity_panels(results, delta=results.spec.deltas[0]) == []
+
+
+def test_sets_of_corruptions_are_kept_apart(results: SweepResults):
+    sample = corrupted(results, kinds=("fog", "fog", "snow"))
+    shifted = [task.name for task in sample.tasks if task.nominal != task.name]
+    # The same corruption at the same severity, once ours and once as published.
+    names = dict(zip(shifted, ("corruption/fog/3", "shift/cifar10_c/fog/3", "shift/cifar10_c/snow/3"), strict=True))
+
+    def renamed(evaluations):
+        return {names.get(name, name): one for name, one in evaluations.items()}
+
+    tasks = tuple(task.model_copy(update={"name": names.get(task.name, task.name)}) for task in sample.tasks)
+    probes = tuple(p.model_copy(update={"evaluations": renamed(p.evaluations)}) for p in sample.probes)
+    sample = sample.model_copy(update={"tasks": tasks, "probes": probes})
+    parent = parents(sample)[0]
+    found = of_probe(sample, parent)
+    assert set(found) == {"corruption", "shift/cifar10_c"}
+    assert found["corruption"].mean == parent.evaluations["corruption/fog/3"].error
+    theirs = [parent.evaluations[f"shift/cifar10_c/{kind}/3"].error for kind in ("fog", "snow")]
+    assert found["shift/cifar10_c"].mean == pytest.approx(fmean(theirs))
 
 
 def test_severities_are_drawn_for_corruptions_that_have_some(results: SweepResults):

@@ -39,6 +39,15 @@ def test_images_note_groups_tasks_of_the_same_size(results):
     )
 
 
+def test_images_note_of_segmentation_says_what_its_error_is(results):
+    pixels = [task.model_copy(update={"metric": "segmentation", "num_examples": 90}) for task in results.tasks[:2]]
+    found = results.model_copy(update={"tasks": tuple(pixels)})
+    assert images_note(found, delta=0.005) == (
+        "0.5 points = 0.005 of the error, which is 1 - mean intersection over union, over 90 images on every task."
+    )
+    assert not any("too few" in line for line in report_warnings(found))
+
+
 def test_a_failure_without_a_reason_is_still_told(results):
     failed = next(p for p in results.probes if not p.is_done)
     assert failed.failure == Failure(kind="TrainingError", message="loss is NaN at epoch 3 of 10")

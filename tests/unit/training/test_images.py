@@ -108,7 +108,7 @@ def test_a_read_that_is_given_up_leaves_the_next_one_whole():
 
 def test_a_folder_of_pictures_is_streamed_in_the_order_asked(picture_folder: Path):
     dataset = open_dataset(DataChoice(name=f"folder/{picture_folder}", image_size=16), data_dir=None, download=False)
-    images = open_images(dataset, "train", CPU)
+    images = open_images(dataset.split("train"), CPU)
     assert isinstance(images, StreamedImages)
     order = torch.randperm(21, generator=torch.Generator().manual_seed(2))
     (pixels, labels, _), sizes = read_all(images, order, batch_size=8)
@@ -122,7 +122,7 @@ def test_a_folder_of_pictures_is_streamed_in_the_order_asked(picture_folder: Pat
 
 def test_random_crops_of_a_folder_depend_on_the_picture_and_not_on_its_batch(picture_folder: Path):
     dataset = open_dataset(DataChoice(name=f"folder/{picture_folder}", image_size=16), data_dir=None, download=False)
-    images = open_images(dataset, "train", CPU)
+    images = open_images(dataset.split("train"), CPU)
     options = {"augmentation": "resized_crop_flip", "seed": 4}
     (pixels, _, ids), _ = read_all(images, torch.arange(21), batch_size=4, **options)
     (shuffled, _, shuffled_ids), _ = read_all(images, torch.arange(20, -1, -1), batch_size=9, **options)

@@ -16,8 +16,9 @@ from raypruning.core.records import Epoch, Numerics, Recipe
 from raypruning.datasets.base import ImageArrays
 from raypruning.errors import TrainingError
 from raypruning.runtime.store import open_store
-from raypruning.training.evaluation import Normalisation
 from raypruning.training.images import ResidentImages
+from raypruning.training.objective import objective_of
+from raypruning.training.inputs import Normalisation
 from raypruning.training.loop import ResumeState, Setting, train
 
 CPU = torch.device("cpu")
@@ -57,6 +58,7 @@ def setting(recipe: Recipe | None = None, **fields) -> Setting:
     recipe = recipe or Recipe(epochs=5, learning_rate=0.05, batch_size=16, augmentation="crop_flip")
     return Setting(
         **{
+            "objective": objective_of("classification"),
             "recipe": recipe,
             "epochs": recipe.epochs,
             "seed": 3,
@@ -219,7 +221,7 @@ def test_one_step_follows_the_gradient_of_the_loss_written_out_with_its_penaltie
     inputs_NK = ((batch.pixels_BCHW.double() - 0.4) / 0.25).flatten(1)
     weight, bias = (start[name].requires_grad_() for name in ("1.weight", "1.bias"))
     log_probability_NC = (inputs_NK @ weight.T + bias).log_softmax(1)
-    target_NC = nn.functional.one_hot(batch.labels_B, CLASSES) * (1 - smoothing) + smoothing / CLASSES
+    target_NC = nn.functional.one_hot(batch.truth, CLASSES) * (1 - smoothing) + smoothing / CLASSES
     loss = -(target_NC * log_probability_NC).sum(1).mean() + l1 * weight.abs().sum() + l2 * (weight**2).sum()
     loss.backward()
     # float32 against float64: 2^-24 of values up to 1, over a sum of 56 images.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from raypruning.core.records import Mask, MethodChoice
-from raypruning.training.evaluation import Normalisation
+from raypruning.training.inputs import Normalisation
 from raypruning.training.masker import make_masker, prune
 
 from .test_loop import SIDE, images, network
@@ -54,7 +54,7 @@ def test_images_are_drawn_without_repetition_with_their_labels_by_the_seed_of_th
         next(i for i, one in enumerate(whole.pixels_BCHW) if torch.equal(one, image)) for image in drawn.images_NCHW
     ]
     assert len(set(places)) == 20
-    assert torch.equal(drawn.labels_N, whole.labels_B[places])
+    assert torch.equal(drawn.labels_N, whole.truth[places])
 
 
 def test_images_are_normalised():
