@@ -17,9 +17,9 @@ from raypruning.datasets.base import ImageArrays
 from raypruning.errors import TrainingError
 from raypruning.runtime.store import open_store
 from raypruning.training.images import ResidentImages
-from raypruning.training.objective import objective_of
 from raypruning.training.inputs import Normalisation
 from raypruning.training.loop import ResumeState, Setting, train
+from raypruning.training.objective import objective_of
 
 CPU = torch.device("cpu")
 SIDE, CLASSES = 8, 4
