@@ -105,17 +105,25 @@ def _vote(masks_B1HW: Tensor, _draws: Draws, parameters: Parameters) -> Tensor:
     is_on_cpu = before_BP.device.type == "cpu"
     most_BP = torch.zeros(before_BP.shape, device=before_BP.device)
     own_BP, winner_BP = most_BP.clone(), before_BP.clone()
-    for label in before_BP.unique().tolist():
-        has_PB = (before_BP == label).T.to(torch.float32)
+    for label_B1 in _labels(before_BP).T.unsqueeze(2):
+        has_PB = (before_BP == label_B1).T.to(torch.float32)
         if is_on_cpu:
             weight_BP = torch.from_numpy(_operator(height, width, *parameters) @ has_PB.numpy()).T
         else:
             weight_BP = (_operator_on_device(height, width, *parameters, before_BP.device) @ has_PB).T
-        # Weights are exact, so that a tie is one. Labels ascend.
-        winner_BP = torch.where(weight_BP > most_BP, label, winner_BP)
+        # Weights are exact, so that a tie is one. Labels ascend; one that a mask has not weighs nothing.
+        winner_BP = torch.where(weight_BP > most_BP, label_B1, winner_BP)
         most_BP = torch.maximum(most_BP, weight_BP)
-        own_BP = torch.where(before_BP == label, weight_BP, own_BP)
+        own_BP = torch.where(before_BP == label_B1, weight_BP, own_BP)
     return torch.where(own_BP >= most_BP, before_BP, winner_BP).view(masks_B1HW.shape)
+
+
+def _labels(masks_BP: Tensor) -> Tensor:
+    """Classes of each mask, ascending: uint8 (B, K), K those of the richest; others go on with some that they lack."""
+    has_B256 = torch.zeros(len(masks_BP), 256, dtype=torch.uint8, device=masks_BP.device)
+    has_B256.scatter_(1, masks_BP.to(torch.int64), 1)
+    most = int(has_B256.sum(1).max())
+    return has_B256.argsort(dim=1, descending=True, stable=True)[:, :most].to(torch.uint8)
 
 
 # A sparse matrix is read once for all images of a chunk.
