@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 from raypruning.compaction.channels import Layer, layers_of, num_outputs
 from raypruning.compaction.cut import compute_depthwise, run_cut
@@ -160,12 +160,26 @@ def _unhiding(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_mean(layer: Layer) -> bool:
-    """Whether pooling does the same as a depthwise convolution of equal weights without a bias."""
-    if isinstance(layer, nn.Linear) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        return False
+def _mean(layer: Layer, inputs: Tensor) -> Tensor | None:
+    """What a depthwise convolution of equal weights without a bias gives, each one over their number.
+
+    None where that is no mean of places. In double precision a convolution takes ten times as long, and one with
+    dilation goes channel by channel.
+    """
+    if type(layer) is not nn.Conv2d or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        return None
     is_covered = all(2 * padding <= size for padding, size in zip(layer.padding, layer.kernel_size, strict=True))
-    return type(layer) is nn.Conv2d and layer.dilation == (1, 1) and is_covered
+    if layer.dilation == (1, 1) and is_covered:
+        return avg_pool2d(inputs, layer.kernel_size, layer.stride, layer.padding)
+    (top, left), (rows, columns) = layer.padding, layer.kernel_size
+    padded = pad(inputs, (left, left, top, top))
+    down, right = layer.dilation
+    height, width = padded.shape[2] - down * (rows - 1), padded.shape[3] - right * (columns - 1)
+    total = inputs.new_zeros(())
+    for y in range(0, down * rows, down):
+        for x in range(0, right * columns, right):
+            total = total + padded[:, :, y : y + height : layer.stride[0], x : x + width : layer.stride[1]]
+    return total / (rows * columns)
 
 
 class _Labelling:
@@ -206,10 +220,8 @@ class _Labelling:
         self.seen[name] = self.seen[name] | found_KJ if name in self.seen else found_KJ
 
     def pass_on(self, layer: Layer, inputs: Tensor) -> Tensor:
-        if _is_mean(layer):
-            # All weights are one over their number. In double precision, means take a tenth of the time.
-            return avg_pool2d(inputs, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
-        return compute_depthwise(layer, inputs)
+        mean = _mean(layer, inputs)
+        return compute_depthwise(layer, inputs) if mean is None else mean
 
     def without_samples(self, name: str, inputs: Tensor) -> None:
         """Raise RuntimeError unless a layer is given the same whatever the labels, which differ from run to run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ def replace_first_convolution(model: nn.Module, **changes: int) -> None:
         changes: settings of the convolution: in_channels, kernel_size, stride, padding.
     """
     name, old = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    settings = {
+    settings: dict[str, Any] = {
         "in_channels": old.in_channels,
         "kernel_size": old.kernel_size,
         "stride": old.stride,
@@ -29,6 +30,6 @@ def replace_first_convolution(model: nn.Module, **changes: int) -> None:
         # Torchvision's spreads, by fan-in or fan-out, all fall with the root of the kernel's area.
         ratio = math.sqrt(math.prod(old.kernel_size) / math.prod(new.kernel_size))
         new.weight.copy_(torch.randn_like(new.weight) * old.weight.std() * ratio)
-        if old.bias is not None:
+        if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     model.set_submodule(name, new)

@@ -33,14 +33,14 @@ class Segmenter(nn.Module):
         logit_layers: see `heads.HasHeads`.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, classifier: nn.Module, aux_classifier: nn.Module | None) -> None:
         super().__init__()
-        self.backbone = network.backbone
-        self.classifier = network.classifier
-        self.aux_classifier = getattr(network, "aux_classifier", None)
+        self.backbone = backbone
+        self.classifier = classifier
+        self.aux_classifier = aux_classifier
         self.logit_layers = (
             ("classifier.low_classifier", "classifier.high_classifier")
-            if self.aux_classifier is None
+            if aux_classifier is None
             else ("classifier.4", "aux_classifier.4")
         )
 
@@ -97,7 +97,7 @@ def build(
     network = import_torchvision().models.get_model(
         argument, weights=None, weights_backbone=None, num_classes=num_classes, **auxiliary
     )
-    model = Segmenter(network)
+    model = Segmenter(network.backbone, network.classifier, getattr(network, "aux_classifier", None))
     if in_channels != 3:
         replace_first_convolution(model, in_channels=in_channels)
     if path is not None and weights == "backbone":

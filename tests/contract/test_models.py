@@ -9,9 +9,12 @@ import torch
 
 from raypruning import registry
 from raypruning.testing.model_contract import ModelContract
+from raypruning.testing.segmenter_contract import SegmenterContract
 
 # Of torchvision's hundred: a residual one, and one with depthwise convolutions, squeeze and excitation.
 TORCHVISION = ["resnet18", "mobilenet_v3_small"]
+# One without auxiliary head, and one with.
+SEGMENTERS = ["lraspp_mobilenet_v3_large", "torchvision/deeplabv3_mobilenet_v3_large"]
 GREY = ["lenet5", "mlp"]
 
 
@@ -41,5 +44,13 @@ class TestTorchvisionModels(ModelContract):
     image_size = 64
 
     @pytest.fixture(params=TORCHVISION)
+    def model_name(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+
+class TestTorchvisionSegmenters(SegmenterContract):
+    image_size = 33
+
+    @pytest.fixture(params=SEGMENTERS)
     def model_name(self, request: pytest.FixtureRequest) -> str:
         return request.param

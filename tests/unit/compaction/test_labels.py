@@ -30,6 +30,28 @@ def test_readers_see_the_labels_of_what_they_are_given_and_the_network_stays():
     assert all("forward" not in vars(module) for module in model.modules())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 5, "padding": 8, "dilation": 4},
+        {"kernel_size": (5, 3), "padding": (3, 2), "dilation": (2, 3), "stride": (2, 1)},
+        {"kernel_size": 3, "padding": 2, "stride": 2},
+        {"kernel_size": 3, "padding": "same", "dilation": 2},
+        {"kernel_size": 3, "padding": 2, "dilation": 2, "padding_mode": "circular"},
+    ],
+)
+def test_labels_pass_a_depthwise_convolution_whatever_its_settings(settings):
+    """Every place of the output, of which a linear layer insists on its own number, has its channel's label."""
+    features = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, groups=6, **settings), nn.Flatten())
+    num = features(torch.zeros(1, 3, 9, 9)).shape[1]
+    model = nn.Sequential(features, nn.Linear(num, 2)).eval()
+    labels_QK = draw_labels(6)
+    unlabelled = torch.zeros(2, labels_QK.shape[1], dtype=torch.bool)
+    seen = LabelReader(model, torch.zeros(3, 9, 9)).read({"0.0": labels_QK, "1": unlabelled})
+    assert torch.equal(seen["1"], labels_QK.repeat_interleave(num // 6, 0))
+
+
 class MeanOfBatch(nn.Module):
     """One row of the whole batch goes through a layer."""
 
