@@ -80,7 +80,7 @@ def again(prune_cli: Callable, tiny: list[str]) -> Callable:
         (["sweep", "lenet5", "--method", "wtt"], "no method is called 'wtt': did you mean wt?"),
         (["sweep", "lenet5", "--task", "noise/unifrom/0.1"], "did you mean noise/uniform/"),
         (["sweep", "lenet5", "--task", "noise/uniform/much"], "must be a positive number, such as noise/uniform/0.1"),
-        (["sweep", "lenet5", "--dataset", "strkes"], "no dataset is called 'strkes': did you mean strokes?"),
+        (["sweep", "lenet5", "--dataset", "strkes"], "no dataset is called 'strkes': did you mean strokes"),
         (["sweep", "lenet5", "--set", "model=lenet6"], "no model is called 'lenet6': did you mean lenet5"),
         (["sweep", "torchvision/resnet10"], "did you mean torchvision/resnet1"),
         (["sweep", "lenet5", "--search", "bisct"], "did you mean bisect?"),

@@ -102,12 +102,15 @@ def test_mix_is_the_same_training_as_its_corruptions_by_name(cache: Path, sweep:
     [
         (["tasks", "--build"], "needs a dataset: prune-cli tasks mnist --build"),
         (["tasks", "strokes", "--build", "--clear"], "takes one of --build and --clear"),
-        (["tasks", "strkes"], "no dataset is called 'strkes': did you mean strokes?"),
-        (["tasks", "strokes", "--build", "--task", "corruption/fogg/*"], "no task matches 'corruption/fogg/*'"),
+        (["tasks", "strkes"], "no dataset is called 'strkes': did you mean strokes"),
+        (
+            ["tasks", "strokes", "--build", "--task", "corruption/fogg/*"],
+            "no task of strokes matches 'corruption/fogg/*'",
+        ),
         (["tasks", "strokes", "--build", "--task", "corruption/fogg/3"], "no corruption is called 'fogg'"),
         (["list", "tasks", "strkes"], "no dataset is called 'strkes'"),
         (["list", "models", "strokes"], "only tasks belong to a dataset: prune-cli list tasks strokes"),
-        (["sweep", "lenet5", "--task", "corruption/*/7"], "no task matches 'corruption/*/7'"),
+        (["sweep", "lenet5", "--task", "corruption/*/7"], "no task of strokes matches 'corruption/*/7'"),
         (["sweep", "lenet5", "--task", "corruption/fog/7"], "from 1 to 5, got 7"),
         (["sweep", "lenet5", "--set", "recipe.train_corruptions=['mix9']"], "no corruption is called 'mix9'"),
     ],
