@@ -246,7 +246,7 @@ def _evaluate(
     training = job.probe.training
     begin = time.perf_counter()
     metric = metric_of(task.metric)
-    data_dir = Path(job.data_dir) if job.data_dir else None
+    data_dir = _data_dir(job)
     with timer("evaluate"):
         examples = bench.examples(task, dataset, data_dir=data_dir)
         predictions = objective_of(task.metric).predict(
@@ -348,7 +348,11 @@ def _checkpoint(training: Training, model: nn.Module, masks: Mapping[str, Tensor
 
 
 def _open(choice: DataChoice, *, job: ProbeJob) -> Dataset:
-    return open_dataset(choice, data_dir=Path(job.data_dir) if job.data_dir else None, download=job.download)
+    return open_dataset(choice, data_dir=_data_dir(job), download=job.download)
+
+
+def _data_dir(job: ProbeJob) -> Path | None:
+    return Path(job.data_dir) if job.data_dir else None
 
 
 def _device(name: str) -> torch.device:

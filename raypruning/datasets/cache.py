@@ -162,20 +162,20 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, A
             "elements": {name: int(array.size) for name, array in arrays.items()},
         }
         (unfinished / _ENTRY).write_text(json.dumps(record))
-        _put_in_place(unfinished, folder)
+        put_in_place(unfinished, folder, is_whole=lambda folder: _read(folder) is not None)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _put_in_place(unfinished: Path, folder: Path) -> None:
-    """Rename, unless another process was first with a whole entry; a damaged one is moved out of the way."""
+def put_in_place(unfinished: Path, folder: Path, *, is_whole: Callable[[Path], bool]) -> None:
+    """Rename, unless another process was first with a whole folder; a damaged one is moved out of the way."""
     try:
         unfinished.rename(folder)
         return
     except OSError:
         if not folder.exists():
             raise
-    if _read(folder) is not None:
+    if is_whole(folder):
         return
     damaged = unfinished.with_name(f"{unfinished.name}-damaged")
     # Two processes may repair at once: the one that comes second finds nothing to move, or a whole entry in place.

@@ -6,7 +6,6 @@ leaves nothing that looks finished, and two processes that make the same folder 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from raypruning.datasets.cache import folder_of
+from raypruning.datasets.cache import folder_of, put_in_place
 from raypruning.errors import DataError
 
 _SIZES = "sizes.json"
@@ -42,7 +41,7 @@ def find_or_write(name: str, key: str, write: Callable[[Path], None]) -> Path:
             files = [path for path in unfinished.rglob("*") if path.is_file()]
             sizes = {path.relative_to(unfinished).as_posix(): path.stat().st_size for path in files}
             (unfinished / _SIZES).write_text(json.dumps(sizes))
-            _put_in_place(unfinished, folder)
+            put_in_place(unfinished, folder, is_whole=_is_whole)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
@@ -58,22 +57,3 @@ def _is_whole(folder: Path) -> bool:
         return all(os.stat(f"{folder}/{path}").st_size == num_bytes for path, num_bytes in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _put_in_place(unfinished: Path, folder: Path) -> None:
-    """Rename, unless another process was first with a whole folder; a damaged one is moved out of the way."""
-    try:
-        unfinished.rename(folder)
-        return
-    except OSError:
-        if not folder.exists():
-            raise
-    if _is_whole(folder):
-        return
-    damaged = unfinished.with_name(f"{unfinished.name}-damaged")
-    # Two processes may repair at once: the one that comes second finds nothing to move, or a whole folder in place.
-    with contextlib.suppress(OSError):
-        folder.rename(damaged)
-    shutil.rmtree(damaged, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        unfinished.rename(folder)

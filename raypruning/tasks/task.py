@@ -109,7 +109,7 @@ def expand_tasks(patterns: Sequence[str], *, dataset: str) -> list[str]:
     Raises: UnknownNameError: a pattern that no task matches.
     """
     names = {pattern for pattern in patterns if not _is_pattern(pattern)}
-    known = task_names(dataset) if len(names) < len(set(patterns)) else []
+    known = task_names(dataset) if any(map(_is_pattern, patterns)) else []
     expanded: list[str] = []
     for pattern in patterns:
         if not _is_pattern(pattern):

@@ -39,7 +39,7 @@ class Segmentation:
             )
             return total / (truth != UNCOUNTED).sum().clamp(min=1)
 
-        return of(main) + AUXILIARY_WEIGHT * sum((of(logits) for logits in auxiliary), start=torch.zeros_like(of(main)))
+        return of(main) + AUXILIARY_WEIGHT * sum(of(logits) for logits in auxiliary)
 
     def tally(self) -> SegmentationTally:
         """See Objective."""
