@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+from raypruning.analysis.metrics import metric_of
 from raypruning.core.records import (
     DENSE,
     Curve,
@@ -250,7 +251,8 @@ def answer_sentences(results: SweepResults, *, delta: float | None = None) -> li
 
 def _best_sentence(results: SweepResults, row: dict[str, Standing], low: Standing) -> str:
     scope = "every task" if len(results.tasks) > 1 else low.task
-    within = f"within {wording.points(low.delta)} of the parent's accuracy"
+    is_counted = all(metric_of(task.metric).counts for task in results.tasks)
+    within = f"within {wording.points(low.delta)} of the parent's {'accuracy' if is_counted else 'mean IoU'}"
     nominal = [row[task.name] for task in nominal_tasks(results)]
     alone = [f"on {one.task} alone {one.amount_in_words}" for one in nominal if one.ratio != low.ratio]
     tail = "; " + ", ".join(alone) if alone and len(results.tasks) > 1 else ""

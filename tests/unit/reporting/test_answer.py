@@ -49,6 +49,14 @@ def test_answer_without_shifted_task_speaks_of_the_nominal_one_only():
     )
 
 
+def test_answer_about_pixels_speaks_of_their_overlap():
+    results = _with_potentials({"nominal": 0.934})
+    pixels = [task.model_copy(update={"metric": "segmentation"}) for task in results.tasks]
+    assert answer_sentence(results.model_copy(update={"tasks": tuple(pixels)})) == (
+        "wt keeps within 0.5 points of the parent's mean IoU on nominal when 93.4 % of the parameters are removed."
+    )
+
+
 def test_answer_at_the_top_is_a_lower_bound():
     assert answer_sentence(_with_potentials({"nominal": 0.99}, status="at_top")) == (
         "wt keeps within 0.5 points of the parent's accuracy on nominal when at least 99.0 % of the parameters are "
