@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -29,7 +29,17 @@ from raypruning.datasets.masked_files import MaskedFiles
 from raypruning.datasets.random_bits import permutation
 from raypruning.errors import DataError, SpecError
 
-__all__ = ["SPLITS", "Augmentation", "Dataset", "ImageArrays", "ImageFiles", "Split", "cache_dir", "derive"]
+__all__ = [
+    "SPLITS",
+    "Augmentation",
+    "Dataset",
+    "ImageArrays",
+    "ImageFiles",
+    "Split",
+    "cache_dir",
+    "derive",
+    "of_pixels",
+]
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -37,6 +47,15 @@ Augmentation = Literal["none", "crop_flip", "resized_crop_flip", "scaled_crop_fl
 
 # Any number would do; another one makes other validation splits, and so other results.
 _HOLD_OUT_SEED = 1_000_003
+
+
+_Opener = TypeVar("_Opener", bound=Callable[..., Any])
+
+
+def of_pixels(opener: _Opener) -> _Opener:
+    """Decorator: what it opens has a class for each pixel. Its name then tells, before anything is opened."""
+    opener.kind = "segmentation"  # type: ignore[attr-defined]
+    return opener
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

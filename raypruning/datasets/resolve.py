@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raypruning import registry
-from raypruning.core.records import DataChoice
+from raypruning.core.records import DataChoice, Kind
 from raypruning.datasets.base import Dataset, derive
 
 
@@ -22,3 +22,14 @@ def open_dataset(choice: DataChoice, *, data_dir: Path | None, download: bool) -
         test_images=choice.test_images,
         image_size=choice.image_size,
     )
+
+
+def dataset_kind(name: str) -> Kind:
+    """Whether the dataset of that name has a class for each image or for each pixel, without opening it.
+
+    A dataset's function says so by the attribute `kind = "segmentation"`; without one it is for images.
+
+    Raises: UnknownNameError: no such dataset. SpecError: its module cannot be imported.
+    """
+    kind = getattr(registry.datasets.get(name).value, "kind", None)
+    return "segmentation" if kind == "segmentation" else "classification"

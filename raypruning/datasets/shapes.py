@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raypruning.datasets.base import Dataset, SplitName
+from raypruning.datasets.base import Dataset, SplitName, of_pixels
 from raypruning.datasets.cache import content_hash, key_of
 from raypruning.datasets.cached_folder import find_or_write
 from raypruning.datasets.masked_files import VOID
@@ -23,6 +23,7 @@ _FINGERPRINT_FILE = "fingerprint.txt"
 _VOID_COLOUR = (224, 224, 192)  # as in the palette of VOC
 
 
+@of_pixels
 def open_shapes(argument: str, *, data_dir: Path | None, download: bool) -> Dataset:
     """Five shapes and the background at 64 px: 600 training, 100 validation, 300 test pictures. Needs no data.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from raypruning.datasets.base import SPLITS, Dataset, Split, SplitName
+from raypruning.datasets.base import SPLITS, Dataset, Split, SplitName, of_pixels
 from raypruning.datasets.decoding import decode
 from raypruning.datasets.folder_listing import hash_with_names
 from raypruning.datasets.image_folder import IMAGENET_MEAN, IMAGENET_STD
@@ -59,6 +59,7 @@ _PLACES = ("", "VOCdevkit/", "TrainVal/VOCdevkit/")
 _FOLDERS = ("", *(f"{place}{release.folder}" for release in _RELEASES for place in _PLACES))
 
 
+@of_pixels
 def open_voc(argument: str, *, data_dir: Path | None, download: bool) -> Dataset:
     """PASCAL VOC 2012, or 2011 where only that is there, at 513 px: 20 classes of objects and the background.
 
@@ -85,6 +86,7 @@ def open_voc(argument: str, *, data_dir: Path | None, download: bool) -> Dataset
     )
 
 
+@of_pixels
 def open_voc_folder(argument: str, *, data_dir: Path | None, download: bool) -> Dataset:
     """Pictures and masks below the folder `argument`, absolute or relative to `data_dir` (or to the working folder).
 

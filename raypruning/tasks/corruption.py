@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # The severity that studies look at first comes first.
 _SEVERITIES = sorted(range(1, NUM_SEVERITIES + 1), key=lambda severity: (severity != 3, severity))
-# Those whose pixels have classes.
-SEGMENTATION_DATASETS = ("voc", "voc_folder/", "shapes")
 MEMBERS = tuple(f"{name}/{severity}" for severity in _SEVERITIES for name in NAMES)
 
 
@@ -57,7 +55,7 @@ def corruption_unmoved(argument: str) -> TaskDefinition:
         definition,
         corruption={**definition.corruption, "masks": "unmoved"},
         on_masks=None,
-        datasets=SEGMENTATION_DATASETS,
+        kind="segmentation",
         source="Lost in Pruning, section 5",
     )
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from raypruning import registry
 from raypruning.core.identity import fingerprint
-from raypruning.core.records import Task
+from raypruning.core.records import Kind, Task
 from raypruning.datasets.base import Dataset
+from raypruning.datasets.resolve import dataset_kind
 from raypruning.errors import SpecError, UnknownNameError
 from raypruning.tasks.examples import Examples
 
@@ -48,6 +49,7 @@ class TaskDefinition:
         on_masks: for segmentation: (masks (N, H, W) uint8, image ids) -> masks; None where no pixel moves.
         examples: opens images of the task's own; None for the dataset's test images.
         datasets: names of the datasets, or of families of them ("folder/"), that it is for; empty for any.
+        kind: of the datasets that it is for: those with a class for each image, or for each pixel; None for both.
         version: raised when the same name gives other images.
         source: paper and section.
     """
@@ -59,6 +61,7 @@ class TaskDefinition:
     on_masks: Change | None = None
     examples: OpenExamples | None = None
     datasets: tuple[str, ...] = ()
+    kind: Kind | None = None
     nominal: str = NOMINAL
     version: int = 1
     source: str = ""
@@ -68,10 +71,25 @@ class TaskDefinition:
         """In the order in which they are applied."""
         return self.on_bytes, self.on_pixels, self.on_normalised
 
-    def fits(self, dataset: str) -> bool:
-        """Whether it is for a dataset of that name."""
+    def fits(self, dataset: str, *, kind: Kind | None = None) -> bool:
+        """Whether it is for a dataset of that name.
+
+        Args:
+            kind: of the dataset; what its name tells when None.
+
+        Raises: UnknownNameError: the name tells nothing, since no dataset has it.
+        """
+        if self.kind is not None and self.kind != (kind or dataset_kind(dataset)):
+            return False
         families = tuple(name for name in self.datasets if name.endswith("/"))
         return not self.datasets or dataset in self.datasets or dataset.startswith(families)
+
+    @property
+    def is_for(self) -> str:
+        """What it is for, in words."""
+        if self.datasets:
+            return f"--dataset {' or '.join(self.datasets)}"
+        return "images whose pixels have classes" if self.kind == "segmentation" else "images that have one class each"
 
 
 def members(*arguments: str) -> Callable[[_Function], _Function]:
@@ -152,8 +170,8 @@ def open_task(name: str, dataset: Dataset, *, data_dir: Path | None = None) -> t
     Raises: SpecError: it is for other datasets. DataError: its images are missing or damaged.
     """
     definition = resolve_task(name)
-    if not definition.fits(dataset.name):
-        raise SpecError(f"the task {name} is for {', '.join(definition.datasets)}, not for {dataset.name}")
+    if not definition.fits(dataset.name, kind=dataset.kind):
+        raise SpecError(f"the task {name} is for {definition.is_for}, not for {dataset.name}")
     examples = definition.examples(dataset, data_dir) if definition.examples else None
     identity = {
         "data": examples.fingerprint if examples else dataset.fingerprint,

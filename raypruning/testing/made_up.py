@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raypruning.core.records import Kind
 from raypruning.datasets.base import Dataset, ImageArrays
 
 
@@ -17,8 +18,9 @@ def made_up_dataset(
     num_classes: int = 10,
     channels: int = 1,
     image_size: int = 1,
+    kind: Kind = "classification",
 ) -> Dataset:
-    """Splits of random images, `num_test` each, whose labels go round all classes."""
+    """Splits of random images, `num_test` each, whose labels go round all classes. `kind` is what it says it has."""
     random = np.random.default_rng(0)
     split = ImageArrays(
         images_NCHW=random.integers(0, 256, (num_test, channels, image_size, image_size), dtype=np.uint8),
@@ -26,6 +28,7 @@ def made_up_dataset(
     )
     return Dataset(
         name=name,
+        kind=kind,
         num_classes=num_classes,
         channels=channels,
         image_size=image_size,

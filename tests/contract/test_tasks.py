@@ -38,8 +38,9 @@ class TestRegisteredTasks(TaskContract):
 
     @pytest.fixture
     def dataset(self, task_name: str) -> Dataset:
-        fitting = resolve_task(task_name).datasets
-        return made_up_dataset(name=fitting[0] if fitting else "made up")
+        definition = resolve_task(task_name)
+        name = definition.datasets[0] if definition.datasets else "made up"
+        return made_up_dataset(name=name, kind=definition.kind or "classification")
 
 
 class TestPicturesOfOnesOwn(TaskContract):

@@ -11,6 +11,7 @@ import pytest
 
 from raypruning import registry
 from raypruning.corruptions.parameters import NAMES
+from raypruning.datasets.base import of_pixels
 from raypruning.errors import DataError, SpecError, UnknownNameError
 from raypruning.tasks.examples import Examples
 from raypruning.tasks.task import TaskDefinition, describe_task, expand_tasks, open_task, resolve_task, task_names
@@ -94,6 +95,18 @@ def test_every_name_that_a_list_shows_is_a_task():
         resolve_task(name)
 
 
+def test_task_for_pixels_is_for_every_dataset_marked_so_and_for_no_other(monkeypatch):
+    known = registry.Registry("dataset", known=[])
+    known.register("mine")(of_pixels(lambda argument, *, data_dir, download: None))
+    known.register("photos")(lambda argument, *, data_dir, download: None)
+    monkeypatch.setattr(registry, "datasets", known)
+    unmoved = resolve_task("corruption_unmoved/zoom_blur/3")
+    assert unmoved.fits("mine") and not unmoved.fits("photos")
+    assert resolve_task("corruption/zoom_blur/3").fits("photos")
+    assert "corruption_unmoved/zoom_blur/3" in task_names("mine")
+    assert "corruption_unmoved/zoom_blur/3" not in task_names("photos")
+
+
 # --- Images of a task's own -------------------------------------------------------------------------------------------
 
 
@@ -143,7 +156,7 @@ def test_images_from_the_datasets_test_set_are_known_by_their_places(
 
 def test_task_for_other_datasets_is_refused_and_found_by_no_pattern(with_own_images):
     with_own_images()
-    with pytest.raises(SpecError, match=r"the task own is for cars, folder/, not for boats"):
+    with pytest.raises(SpecError, match=r"the task own is for --dataset cars or folder/, not for boats"):
         describe_task("own", made_up_dataset(name="boats"))
     assert task_names("boats") == ["nominal"]
     assert task_names("cars") == task_names("folder/mine") == ["nominal", "own"]
