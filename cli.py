@@ -78,16 +78,32 @@ def sweep(
     cpus_per_probe: Annotated[float | None, typer.Option(help="CPUs of each probe.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Probes at once, at most.")] = None,
     max_probes: Annotated[int | None, typer.Option(min=1, help="Pruned probes in all, at most.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="GPU hours that this run may spend.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Begin nothing that would end later: 90m, 6h, 2d, or 2027-01-31T08:00.")
+    ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(help="When is pruned: one_shot, iterative (--set schedule.steps=10) or gradual."),
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="How ratios are chosen: bisect or grid; along its chain if iterative.")
+        str | None,
+        typer.Option(
+            help="How ratios are chosen: bisect, model or grid. \\[default: bisect for up to 4 thresholds a curve, "
+            "model for more; along its chain if iterative]"
+        ),
+    ] = None,
+    probes_per_round: Annotated[
+        str | None,
+        typer.Option(help="Ratios asked for at once on each curve: a number, or auto for as many as have room."),
     ] = None,
     resolution: Annotated[
         float | None, typer.Option(help="Bracket that is narrow enough, as a fraction of what is kept.")
     ] = None,
+    budget_search: Annotated[
+        bool,
+        typer.Option("--budget-search", help="Find the cheapest budget whose potential is near the largest budget's."),
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any field, such as recipe.epochs=20. Repeatable.")
     ] = None,
@@ -125,9 +141,13 @@ def sweep(
                 cpus_per_probe=cpus_per_probe,
                 max_concurrent=max_concurrent,
                 max_probes=max_probes,
+                gpu_hours=gpu_hours,
+                deadline=deadline,
+                probes_per_round=probes_per_round,
                 schedule=schedule,
                 search=search,
                 resolution=resolution,
+                budget_search=budget_search,
                 settings=settings or (),
                 fresh=fresh,
                 log_checkpoints=log_checkpoints,
@@ -148,9 +168,17 @@ def report(
     json: Json = False,
     delta: Deltas = None,
     all_probes: AllProbes = False,
+    honest_split: Annotated[
+        bool,
+        typer.Option(
+            "--honest-split",
+            help="Also choose potentials on one half of the test images and report them on the other.",
+        ),
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Show the answer of a sweep again, also at other deltas. Runs nothing."""
+    from raypruning.app.honest_split import with_honest_split
     from raypruning.app.read import read_sweep
     from raypruning.app.request import resolve_storage
     from raypruning.reporting.files import write_documents
@@ -159,6 +187,8 @@ def report(
     with _errors_in_one_line():
         store = open_store(resolve_storage(storage), read_only=True)
         results = read_sweep(store, sweep, deltas=delta or (), all_probes=all_probes)
+        if honest_split:
+            results = with_honest_split(store, results)
         for path in write_documents(results, html=html, csv=csv, markdown=markdown):
             typer.echo(f"wrote {path}", err=True)
         _print_results(results, as_json=json)
@@ -341,6 +371,58 @@ def export(
 
 
 @app.command()
+def recommend(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    delta: Annotated[
+        float | None, typer.Option(help="Accuracy that may be lost, any fraction. \\[default: the sweep's only one]")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Task or pattern that must keep delta. Repeatable. \\[default: all of the sweep's]"),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How sure, over all tasks at once, from 0.5 to 1.")] = 0.95,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Pruning method to choose among. Repeatable. \\[default: all]")
+    ] = None,
+    budget: Annotated[
+        list[int] | None, typer.Option(help="Retraining epochs to choose among. Repeatable. \\[default: all]")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Random seed to choose among. Repeatable. \\[default: all]")
+    ] = None,
+    json: Json = False,
+    storage: Storage = None,
+) -> None:
+    """Name the network to ship: the smallest that is proven to stay within delta on every task. Runs nothing."""
+    from raypruning.app.recommend import RecommendRequest
+    from raypruning.app.recommend import recommend as recommend_network
+    from raypruning.app.request import resolve_storage
+    from raypruning.reporting.recommendation import recommendation_json, recommendation_text
+    from raypruning.runtime.store import open_store
+
+    with _errors_in_one_line():
+        found = recommend_network(
+            open_store(resolve_storage(storage), read_only=True),
+            RecommendRequest(
+                sweep=sweep,
+                delta=delta,
+                tasks=task or (),
+                confidence=confidence,
+                methods=method or (),
+                budgets=budget or (),
+                seeds=seed or (),
+            ),
+        )
+        flag = _storage_flag(resolve_storage(storage))
+        if json:
+            typer.echo(json_module.dumps(recommendation_json(found, storage_flag=flag), indent=1))
+        else:
+            typer.echo(recommendation_text(found, storage_flag=flag))
+        if found.chosen is None:
+            raise typer.Exit(EXIT_OPEN)
+
+
+@app.command()
 def clean(
     keep: Annotated[
         str, typer.Option(help="asked: all that a sweep asked for; potential: parents and networks at a potential.")
@@ -382,13 +464,12 @@ def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
 
 
 def _next_steps(finished: Any, resolved: Any) -> str:
-    from raypruning.app.request import resolve_storage
     from raypruning.app.tracking import chart_link
     from raypruning.runtime.store import open_store
 
     setting, name = resolved.setting, finished.results.spec.name
     charts = chart_link(open_store(setting.storage, read_only=True), [name])
-    where = "" if setting.storage == resolve_storage(None) else f" --storage {shlex.quote(setting.storage)}"
+    where = _storage_flag(setting.storage)
     lines = [f"\nreport   {finished.report}"]
     if charts and not finished.results.experiment_url:
         lines.append(f"MLflow   prune-cli ui{where}   then open")
@@ -396,6 +477,13 @@ def _next_steps(finished: Any, resolved: Any) -> str:
         lines.append(f"         {charts}" if len(lines) > 1 else f"MLflow   {charts}")
     lines.append(f"again    prune-cli report {name}{where}")
     return "\n".join(lines)
+
+
+def _storage_flag(storage: str) -> str:
+    """What a command needs to find a storage again; nothing for the one that is found without."""
+    from raypruning.app.request import resolve_storage
+
+    return "" if storage == resolve_storage(None) else f" --storage {shlex.quote(storage)}"
 
 
 def _print_results(results: Any, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +56,7 @@ from raypruning.tasks.task import TaskDefinition, open_task, resolve_task
 from raypruning.training.answers import Answers
 from raypruning.training.images import Images, open_changed, open_images
 from raypruning.training.inputs import Normalisation, Source, TaskInputs, batch_size_for
-from raypruning.training.loop import ResumeState, Setting, train
+from raypruning.training.loop import ResumeState, Setting, Trained, train
 from raypruning.training.masker import Masker, make_masker, prune
 from raypruning.training.objective import objective_of
 
@@ -182,6 +183,22 @@ def _train(training: Training, job: ProbeJob, store: Store, bench: Bench, datase
     if training.rewind_epochs is not None:
         _rewind(model, training, job, store, bench, dataset, timer)
         apply_masks(model, pruned.removed)
+    shorter = _snapshots(training, job, store)
+
+    def commit(done: Training, weights: Mapping[str, Tensor], trained: Trained) -> None:
+        # Within the phase of training for a snapshot, whose seconds are then those that it took up to here.
+        with timer("save"):
+            method = masker.method if masker else None
+            snapshot_of = training.id if done.id != training.id else None
+            result = TrainingResult(
+                training=done,
+                checkpoint=_checkpoint(done, model, trained.masks, dataset),
+                history=trained.history,
+                seconds=timer.seconds,
+                provenance=_provenance(training, bench.device, method=method, snapshot_of=snapshot_of),
+            )
+            store.commit_training(result, weights=_arrays(weights), masks=_arrays(trained.masks))
+
     setting = Setting(
         objective=objective_of(dataset.kind),
         recipe=recipe,
@@ -199,22 +216,25 @@ def _train(training: Training, job: ProbeJob, store: Store, bench: Bench, datase
         penalised=frozenset(f"{name}.weight" for name in prunable_layers(model)),
         save=lambda state: store.save_resume_state(training.id, state.values, state.arrays),
         save_seconds=job.save_seconds,
+        snapshot=lambda one: commit(shorter[len(one.trained.history)], one.weights, one.trained),
+        snapshot_epochs=frozenset(shorter),
     )
     found = store.resume_state(training.id)
     with timer("train"):
         trained = train(model, pruned.enforced, setting, resume=ResumeState(*found) if found else None)
-    with timer("save"):
-        result = TrainingResult(
-            training=training,
-            checkpoint=_checkpoint(training, model, trained.masks, dataset),
-            history=trained.history,
-            seconds=timer.seconds,
-            provenance=_provenance(training, bench.device, method=masker.method if masker else None),
-        )
-        weights = {name: value.detach().cpu().contiguous().numpy() for name, value in model.state_dict().items()}
-        masks = {name: mask.cpu().numpy() for name, mask in trained.masks.items()}
-        store.commit_training(result, weights=weights, masks=masks)
+    commit(training, model.state_dict(), trained)
     return model
+
+
+def _snapshots(training: Training, job: ProbeJob, store: Store) -> dict[int, Training]:
+    """By epochs, trainings to be kept on the way that the store lacks; none where it is not the job's own training."""
+    if training.id != job.probe.training.id:
+        return {}
+    return {one.epochs: one for one in job.snapshots if store.training(one.id) is None}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
 
 
 def _rewind(
@@ -361,7 +381,9 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _provenance(training: Training, device: torch.device, *, method: Method | None) -> Provenance:
+def _provenance(
+    training: Training, device: torch.device, *, method: Method | None, snapshot_of: str | None
+) -> Provenance:
     versions = {"python": platform.python_version()}
     for package in ("raypruning", "torch", "numpy"):
         try:
@@ -377,22 +399,34 @@ def _provenance(training: Training, device: torch.device, *, method: Method | No
         host=platform.node(),
         git_commit=os.environ.get("RAYPRUNING_GIT_COMMIT", ""),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        snapshot_of=snapshot_of,
     )
 
 
 class _Timer:
-    """Wall seconds by phase."""
+    """Wall seconds by phase. A phase within another one counts for itself alone."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._phase: str | None = None
+        self._began = 0.0
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        outer = self._enter(phase)
         try:
             yield
         finally:
-            self.add({phase: time.perf_counter() - begin})
+            self._enter(outer)
+
+    def _enter(self, phase: str | None) -> str | None:
+        """Count what has passed for the phase that ends, and return that phase."""
+        now = time.perf_counter()
+        ended = self._phase
+        if ended is not None:
+            self.add({ended: now - self._began})
+        self._phase, self._began = phase, now
+        return ended
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Count what another timer has seen."""

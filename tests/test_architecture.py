@@ -24,7 +24,7 @@ import cli
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "raypruning").rglob("*.py"))
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "pandas", "matplotlib", "sklearn")
-COMMANDS = ("sweep", "report", "compare", "export", "list", "tasks", "status", "track", "ui", "clean")
+COMMANDS = ("sweep", "report", "compare", "export", "recommend", "list", "tasks", "status", "track", "ui", "clean")
 
 # A flag is a promise: scripts hold it. Adding one adds a line here; taking one away breaks somebody.
 FLAGS = {
@@ -34,16 +34,22 @@ FLAGS = {
         *(
             "--max-concurrent",
             "--max-probes",
+            "--gpu-hours",
+            "--deadline",
             "--schedule",
             "--search",
+            "--probes-per-round",
             "--resolution",
+            "--budget-search",
             "--set",
             "--fresh",
             "--log-checkpoints",
         ),
         *("--dry-run", "--json", "--quiet", "-q"),
     ],
-    "report": ["sweep", "--html", "--csv", "--markdown", "--json", "--delta", "--all-probes", "--storage"],
+    "report": [
+        *("sweep", "--html", "--csv", "--markdown", "--json", "--delta", "--all-probes", "--honest-split", "--storage"),
+    ],
     "export": [
         *(
             "sweep",
@@ -58,6 +64,9 @@ FLAGS = {
             "--data-dir",
         ),
         *("--json", "--storage"),
+    ],
+    "recommend": [
+        *("sweep", "--delta", "--task", "--confidence", "--method", "--budget", "--seed", "--json", "--storage"),
     ],
     "compare": ["sweeps", "--html", "--delta", "--storage"],
     "tasks": ["dataset", "--task", "--build", "--clear", "--data-dir"],

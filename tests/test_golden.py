@@ -16,7 +16,7 @@ from raypruning.tasks.task import describe_task
 from raypruning.testing.made_up import made_up_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ["", "clean", "compare", "export", "list", "report", "status", "sweep", "tasks", "track", "ui"]
+COMMANDS = ["", "clean", "compare", "export", "list", "recommend", "report", "status", "sweep", "tasks", "track", "ui"]
 
 Compare = Callable[[str, str], None]
 

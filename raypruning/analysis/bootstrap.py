@@ -93,3 +93,24 @@ def interval_of(samples_R: np.ndarray) -> Interval:
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(samples_R, [tail, 1.0 - tail])
     return Interval(low=float(low), high=float(high), confidence=CONFIDENCE, method=METHOD)
+
+
+def mean_over_seeds(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over seeds of a resampled value, (R,), seeds being resampled as the images are.
+
+    The seeds that are drawn deviate from the mean of all by a factor sqrt((n - 1) / n) too little, which is given back.
+
+    Args:
+        samples: (R,) of each seed, on the same resampled images.
+
+    Source: the two-level bootstrap, Davison and Hinkley 1997, section 3.8.
+    """
+    samples_SR = np.stack(samples)
+    num_seeds = len(samples_SR)
+    mean_R = samples_SR.mean(axis=0)
+    if num_seeds == 1:
+        return np.asarray(mean_R)
+    drawn_SR = np.random.default_rng(num_seeds).integers(0, num_seeds, size=samples_SR.shape)
+    drawn_mean_R = np.take_along_axis(samples_SR, drawn_SR, axis=0).mean(axis=0)
+    stretch = np.sqrt(num_seeds / (num_seeds - 1))
+    return np.asarray(np.clip(mean_R + stretch * (drawn_mean_R - mean_R), 0.0, 1.0))

@@ -25,12 +25,14 @@ class Metric:
     Attributes:
         statistics: predictions -> what is summed, (N, S), not negative.
         error: sums (..., S) and the number of images they are of -> errors (...).
+        influence: predictions -> what each image adds to the error, to first order, (N,).
         loss: predictions -> mean cross-entropy.
         counts: whether an error is a number of images out of all.
     """
 
     statistics: Callable[[Arrays], np.ndarray]
     error: Callable[[np.ndarray, int], np.ndarray]
+    influence: Callable[[Arrays], np.ndarray]
     loss: Callable[[Arrays], float]
     counts: bool
 
@@ -50,6 +52,11 @@ def _wrong_N1(arrays: Arrays) -> np.ndarray:
 
 def _fraction(sums: np.ndarray, num: int) -> np.ndarray:
     return np.asarray(sums[..., 0] / num)
+
+
+def _share(arrays: Arrays) -> np.ndarray:
+    wrong_N = _wrong_N1(arrays)[:, 0]
+    return wrong_N / len(wrong_N)
 
 
 def _mean_log_probability(arrays: Arrays) -> float:
@@ -73,16 +80,40 @@ def _missing_overlap(sums: np.ndarray, _num: int) -> np.ndarray:
     return np.asarray(1.0 - ratio.sum(axis=-1) / num_classes)
 
 
+def _overlap_influence(arrays: Arrays) -> np.ndarray:
+    """How the error moves with the weight of each image: the derivative of each class's ratio, averaged."""
+    both_NC, predicted_NC, true_NC = (arrays[key].astype(np.float64) for key in ("both", "predicted", "true"))
+    union_NC = predicted_NC + true_NC - both_NC
+    both_C, union_C = both_NC.sum(axis=0), union_NC.sum(axis=0)
+    seen_C = union_C > 0
+    change_NC = both_NC * union_C - both_C * union_NC
+    return np.asarray(-(change_NC[:, seen_C] / union_C[seen_C] ** 2).sum(axis=1) / max(seen_C.sum(), 1))
+
+
 def _mean_loss(arrays: Arrays) -> float:
     return float(arrays["loss"].astype(np.float64).mean())
 
 
 _METRICS: Mapping[Kind, Metric] = {
-    "classification": Metric(statistics=_wrong_N1, error=_fraction, loss=_mean_log_probability, counts=True),
-    "segmentation": Metric(statistics=_pixel_counts, error=_missing_overlap, loss=_mean_loss, counts=False),
+    "classification": Metric(
+        statistics=_wrong_N1, error=_fraction, influence=_share, loss=_mean_log_probability, counts=True
+    ),
+    "segmentation": Metric(
+        statistics=_pixel_counts, error=_missing_overlap, influence=_overlap_influence, loss=_mean_loss, counts=False
+    ),
 }
 
 
 def metric_of(kind: Kind) -> Metric:
     """The metric that a task names."""
     return _METRICS[kind]
+
+
+def standard_error(influence_N: np.ndarray, parent_N: np.ndarray) -> float:
+    """Of the difference of two networks' errors, over images, from the influence of the same images on each.
+
+    Where errors count, that is McNemar's: sqrt((b + c) - (b - c)^2 / n) / n, with b and c the images that only one
+    of both has wrong. Elsewhere it is the infinitesimal jackknife's (Efron and Tibshirani 1993, section 21.7).
+    """
+    difference_N = influence_N - parent_N
+    return float(np.sqrt(np.square(difference_N - difference_N.mean()).sum()))

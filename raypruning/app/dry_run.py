@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from raypruning.app.concurrency import local_room
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved
 from raypruning.app.sweep import log_path, make_plan
 from raypruning.app.task_sets import missing_bytes
-from raypruning.core.plan import Plan, max_pruned_probes
-from raypruning.core.records import SweepSpec
+from raypruning.core.plan import Plan, max_pruned_epochs, max_pruned_probes
 from raypruning.datasets.resolve import open_dataset
 from raypruning.runtime.store import ObjectStore, open_store
 
@@ -50,11 +50,11 @@ def estimate(resolved: Resolved) -> Estimate:
     num_train, num_tested = len(dataset.split("train")), sum(task.num_examples for task in plan.tasks)
     dense = [probe for seed in spec.seeds for probe in (plan.parent(seed), *plan.controls(seed))]
     num_dense, num_pruned = len(dense), max_pruned_probes(plan)
-    per_budget = num_pruned / len(spec.budgets)
-    dense_epochs = sum(probe.training.epochs for probe in dense)
+    snapshots = {training.id for probe in dense for training in plan.snapshots(probe)}
+    dense_epochs = sum(probe.training.epochs for probe in dense if probe.id not in snapshots)
     # Rewinding needs the beginning of each parent's training once more.
     dense_epochs += len(spec.seeds) * (spec.schedule.rewind_epochs or 0)
-    num_epochs = round(dense_epochs + sum(per_budget * budget for budget in spec.budgets))
+    num_epochs = dense_epochs + max_pruned_epochs(plan)
 
     import torch
 
@@ -103,16 +103,5 @@ def _num_workers(resolved: Resolved) -> int:
     spec, setting = resolved
     if setting.executor == "inline":
         return 1
-    room = _room(spec)
+    room = local_room(spec.resources)
     return max(1, min(setting.max_concurrent or room, room, os.cpu_count() or 1))
-
-
-def _room(spec: SweepSpec) -> int:
-    import os
-
-    by_cpu = int((os.cpu_count() or 1) / spec.resources.cpus_per_probe)
-    if not spec.resources.gpus_per_probe:
-        return by_cpu
-    import torch
-
-    return min(by_cpu, int(torch.cuda.device_count() / spec.resources.gpus_per_probe + 1e-9))

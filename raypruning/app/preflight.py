@@ -6,6 +6,7 @@ A model that does not fit the data, a method that does not fit the network, a ra
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 
 from raypruning.app.request import Setting
@@ -68,6 +69,7 @@ def check_methods(plan: Plan, setting: Setting) -> None:
         model = build_network(spec.model, dataset)
         images_NCHW = torch.randn(shape)
         samples = Samples(images_NCHW, any_truth(dataset.kind, images_NCHW, num_classes=dataset.num_classes))
+    _check_resolution(plan, num_params=sum(value.numel() for value in model.parameters()))
     for choice in spec.methods:
         # A driver may have less memory than its workers; they say so themselves.
         with contextlib.suppress(MemoryError, torch.OutOfMemoryError):
@@ -78,6 +80,17 @@ def check_methods(plan: Plan, setting: Setting) -> None:
                 example_NCHW=torch.zeros_like(samples.images_NCHW[:1]),
                 samples=samples,
             )
+
+
+def _check_resolution(plan: Plan, *, num_params: int) -> None:
+    """A step of the resolution must be one parameter at least, if only at the smallest ratio, where most is kept."""
+    search = plan.search
+    finest = 1 / ((1 - search.low) * num_params)
+    if search.strategy in ("bisect", "model") and search.resolution < finest:
+        raise SpecError(
+            f"search.resolution {search.resolution:g} is finer than one of the network's {num_params} parameters: "
+            f"write --resolution {math.ceil(finest * 1e4) / 1e4:g} or more"
+        )
 
 
 def _highest_ratio(plan: Plan) -> float:

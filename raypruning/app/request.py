@@ -7,10 +7,12 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from raypruning import registry
+from raypruning.app.deadline import parse_deadline
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
 from raypruning.core.records import SweepSpec
 from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
@@ -47,9 +49,13 @@ class SweepRequest:
     cpus_per_probe: float | None = None
     max_concurrent: int | None = None
     max_probes: int | None = None
+    gpu_hours: float | None = None
+    deadline: str | None = None
+    probes_per_round: str | None = None
     schedule: str | None = None
     search: str | None = None
     resolution: float | None = None
+    budget_search: bool = False
     settings: Sequence[str] = ()
     fresh: bool = False
     log_checkpoints: str = "potential"
@@ -62,6 +68,7 @@ class Setting:
     Attributes:
         storage: absolute path or s3 uri.
         tracking_uri: of MLflow; None for no tracking.
+        deadline: seconds since the epoch after which nothing should run; None for no end.
         notices: lines a person should read before anything else.
     """
 
@@ -74,6 +81,7 @@ class Setting:
     download: bool = False
     fresh: bool = False
     log_checkpoints: LogCheckpoints = "potential"
+    deadline: float | None = None
     notices: Sequence[str] = field(default_factory=tuple)
 
 
@@ -104,6 +112,7 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     elif request.dataset and request.dataset != file.raw.get("dataset"):
         derived = f"{raw.get('name', request.target)}-{request.dataset}"
         raw["name"] = re.sub(r"[^A-Za-z0-9._]+", "-", derived)[:MAX_NAME].rstrip("-")
+    raw, is_auto = _without_auto(raw)
     spec = _with_spelt_out_mixes(build_spec(raw, source=file.source, recipes=recipes()))
     registry.import_plugins(spec.plugins)
     check_names(spec)
@@ -120,6 +129,7 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
         download=request.download,
         fresh=request.fresh,
         log_checkpoints=_one_of("--log-checkpoints", request.log_checkpoints, ("potential", "all", "none")),
+        deadline=parse_deadline(request.deadline, now=datetime.now().astimezone()) if request.deadline else None,
         notices=tuple(notices),
     )
     if setting.executor == "inline" and (setting.address or (setting.max_concurrent or 1) > 1):
@@ -130,7 +140,23 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
         _require_cluster(setting.address)
     if spec.resources.gpus_per_probe and setting.address is None:
         _require_gpu(spec.resources.gpus_per_probe)
+    if spec.limits.gpu_hours and not spec.resources.gpus_per_probe:
+        raise SpecError("--gpu-hours is for probes on GPUs, and these have none: --deadline 6h ends a run by the clock")
+    if is_auto:
+        from raypruning.app.concurrency import probes_per_round
+
+        found = probes_per_round(spec, storage=storage, address=setting.address, max_concurrent=setting.max_concurrent)
+        search = spec.search.model_copy(update={"probes_per_round": found})
+        spec = spec.model_copy(update={"search": search})
     return Resolved(spec, setting)
+
+
+def _without_auto(raw: Raw) -> tuple[Raw, bool]:
+    """`raw` with one probe a round where it says `auto`, and whether it does."""
+    search = raw.get("search")
+    if not isinstance(search, Mapping) or search.get("probes_per_round") != "auto":
+        return raw, False
+    return merged(raw, {"search": {"probes_per_round": 1}}), True
 
 
 def _with_spelt_out_mixes(spec: SweepSpec) -> SweepSpec:
@@ -154,9 +180,7 @@ def check_names(spec: SweepSpec) -> None:
     for task in spec.tasks:
         definition = resolve_task(task)
         if not definition.fits(spec.data.name):
-            raise SpecError(
-                f"the task {task} is for --dataset {' or '.join(definition.datasets)}, not for {spec.data.name}"
-            )
+            raise SpecError(f"the task {task} is for {definition.is_for}, not for {spec.data.name}")
         if definition.nominal not in spec.tasks:
             raise SpecError(
                 f"the task {task} is compared with {definition.nominal}, which is not among the tasks: "
@@ -229,15 +253,24 @@ def _changes(request: SweepRequest) -> Raw:
         changes["dataset"] = request.dataset
     tables: dict[str, Raw] = {
         "schedule": {"kind": request.schedule},
-        "search": {"strategy": request.search, "resolution": request.resolution},
+        "search": {
+            "strategy": request.search,
+            "resolution": request.resolution,
+            "probes_per_round": _number_or_text(request.probes_per_round),
+            "budget_search": request.budget_search or None,
+        },
         "resources": {"gpus_per_probe": request.gpus_per_probe, "cpus_per_probe": request.cpus_per_probe},
-        "limits": {"max_probes": request.max_probes},
+        "limits": {"max_probes": request.max_probes, "gpu_hours": request.gpu_hours},
     }
     for table, values in tables.items():
         given = {key: value for key, value in values.items() if value is not None}
         if given:
             changes[table] = given
     return changes
+
+
+def _number_or_text(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _has_gpu() -> bool:

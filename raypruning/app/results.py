@@ -7,26 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from raypruning.analysis.bootstrap import Resampler, interval_of, resampled_potentials
-from raypruning.analysis.metrics import metric_of
-from raypruning.core.excess import excess_errors
-from raypruning.core.plan import Plan, Results, next_probes, results_of, walk
-from raypruning.core.potential import Threshold, potential
+from raypruning.app.analysis import Analysis
+from raypruning.core.budgets import budget_choices
+from raypruning.core.plan import Plan, Results, next_probes, walks
 from raypruning.core.records import (
+    BudgetChoice,
     Cost,
     Curve,
-    ExcessError,
     Potential,
-    PotentialSummary,
+    Probe,
     ProbeResult,
     SweepResults,
     SweepSpec,
     Task,
 )
 from raypruning.errors import SpecError, StoreError, unknown_name_message
-from raypruning.runtime.dispatcher import stored_result
+from raypruning.runtime.joined import stored_result, weighed
 from raypruning.runtime.store import ObjectStore
 
 SPEC_FILE, RUN_FILE = "spec.json", "run.json"
@@ -93,11 +89,15 @@ def stored_results(store: ObjectStore, record: SweepRecord) -> dict[str, ProbeRe
     results: dict[str, ProbeResult] = {}
     while True:
         asked = next_probes(plan, results)
-        found = [stored_result(store, probe, plan.tasks) or failed.get(probe.id) for probe in asked]
+        found = [_found(store, probe, results, plan=plan) or failed.get(probe.id) for probe in asked]
         new = {result.probe.id: result for result in found if result is not None}
         if not new:
             return results
         results |= new
+
+
+def _found(store: ObjectStore, probe: Probe, results: Results, *, plan: Plan) -> ProbeResult | None:
+    return weighed(stored_result(store, probe, plan.tasks), results, plan=plan, store=store)
 
 
 def every_stored_result(store: ObjectStore, plan: Plan) -> dict[Curve, list[ProbeResult]]:
@@ -138,16 +138,20 @@ def collect(
         all_probes: use everything the store knows of the curves, and not what this search asked for alone.
         searched: the plan that asked for the probes, when `plan` only reads them at other deltas.
     """
+    # Without the curves that a search over budgets had no need of: nothing of them is open.
+    by_curve: dict[Curve, Sequence[ProbeResult]] = {
+        curve: [results[probe.id] for probe in one.asked if probe.id in results]
+        for curve, one in walks(searched or plan, results).items()
+    }
     if all_probes:
-        by_curve: Mapping[Curve, Sequence[ProbeResult]] = every_stored_result(store, plan)
-    else:
-        by_curve = {curve: results_of(searched or plan, curve, results) for curve in plan.curves}
+        stored = every_stored_result(store, plan)
+        by_curve = {curve: found for curve, found in stored.items() if found or curve in by_curve}
     parents = {seed: results.get(plan.parent(seed).id) for seed in plan.spec.seeds}
     controls = [results[p.id] for seed in plan.spec.seeds for p in plan.controls(seed) if p.id in results]
-    analysis = _Analysis(plan, store, by_curve, parents)
+    analysis = Analysis(plan, store, by_curve, parents, cut_short=_cut_short(searched or plan, results))
     potentials = analysis.potentials()
     probes = [result for result in parents.values() if result] + controls
-    probes += [result for curve in plan.curves for result in by_curve[curve]]
+    probes += [result for found in by_curve.values() for result in found]
     return SweepResults(
         spec=plan.spec,
         tasks=plan.tasks,
@@ -156,6 +160,7 @@ def collect(
         potentials=potentials,
         summaries=analysis.summaries(potentials),
         excess_errors=analysis.excess_errors(),
+        budget_choices=_budget_choices(plan, potentials),
         cost=_cost(probes, run=run),
         storage=store.uri,
         tracking_uri=run.get("tracking_uri") or "",
@@ -165,117 +170,11 @@ def collect(
     )
 
 
-class _Analysis:
-    """Potentials and excess errors of a plan, reading each network's predictions on a task once."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        store: ObjectStore,
-        by_curve: Mapping[Curve, Sequence[ProbeResult]],
-        parents: Mapping[int, ProbeResult | None],
-    ) -> None:
-        self._plan, self._store, self._by_curve, self._parents = plan, store, by_curve, parents
-        self._tasks = {task.name: task for task in plan.tasks}
-        self._networks = {
-            result.probe.id: result
-            for results in (*by_curve.values(), parents.values())
-            for result in results
-            if result is not None and result.is_done
-        }
-        self._resampler = Resampler()
-        self._errors: dict[str, dict[str, np.ndarray]] = {}
-        self._resampled: dict[tuple[Curve, Threshold], np.ndarray] = {}
-
-    def potentials(self) -> tuple[Potential, ...]:
-        """One for each curve, task and delta."""
-        found = []
-        for curve in self._plan.curves:
-            results, dense = self._by_curve[curve], self._parents[curve.seed]
-            for threshold in self._plan.thresholds:
-                one = potential(
-                    curve,
-                    threshold,
-                    results=results,
-                    dense=dense,
-                    search=self._plan.search,
-                    num_examples=self._tasks[threshold.task].num_examples,
-                )
-                found.append(self._with_interval(one, threshold, results, dense))
-        return tuple(found)
-
-    def summaries(self, potentials: Iterable[Potential]) -> tuple[PotentialSummary, ...]:
-        """Potentials over seeds."""
-        groups: dict[tuple[str, str, int, float], list[Potential]] = {}
-        for one in potentials:
-            groups.setdefault((one.curve.method, one.task, one.curve.budget, one.delta), []).append(one)
-        return tuple(self._summary(group) for group in groups.values())
-
-    def excess_errors(self) -> tuple[ExcessError, ...]:
-        """One for each measured probe and shifted task."""
-        found = []
-        for curve in self._plan.curves:
-            dense = self._parents[curve.seed]
-            for result in self._by_curve[curve]:
-                if dense is None or not (result.is_done and dense.is_done):
-                    continue
-                for one in excess_errors(result, dense, tasks=self._plan.tasks):
-                    lost_R = {
-                        name: self._errors_R(result, name) - self._errors_R(dense, name)
-                        for name in (one.task, one.nominal)
-                    }
-                    interval = interval_of(lost_R[one.task] - lost_R[one.nominal])
-                    found.append(one.model_copy(update={"interval": interval}))
-        return tuple(found)
-
-    def _with_interval(
-        self, one: Potential, threshold: Threshold, results: Sequence[ProbeResult], dense: ProbeResult | None
-    ) -> Potential:
-        done = [result for result in results if result.is_done]
-        if dense is None or not dense.is_done or not done:
-            return one
-        task = self._tasks[threshold.task]
-        samples = resampled_potentials(
-            np.stack([self._errors_R(result, task.name) for result in done], axis=1),
-            self._errors_R(dense, task.name),
-            [result.ratio_reached for result in done],
-            delta=threshold.delta,
-            num_images=task.num_examples,
-            counts=metric_of(task.metric).counts,
-        )
-        self._resampled[one.curve, threshold] = samples
-        return one.model_copy(update={"interval": interval_of(samples)})
-
-    def _summary(self, group: Sequence[Potential]) -> PotentialSummary:
-        first = group[0]
-        known = [one.ratio for one in group if one.ratio is not None]
-        key = Threshold(first.task, first.delta)
-        samples = [self._resampled[one.curve, key] for one in group if (one.curve, key) in self._resampled]
-        return PotentialSummary(
-            method=first.curve.method,
-            task=first.task,
-            budget=first.curve.budget,
-            delta=first.delta,
-            n=len(group),
-            num_known=len(known),
-            mean=float(np.mean(known)) if known else None,
-            sd=float(np.std(known, ddof=1)) if len(known) > 1 else None,
-            low=min(known, default=None),
-            high=max(known, default=None),
-            interval=interval_of(np.mean(samples, axis=0)) if samples else None,
-            num_at_top=sum(one.status == "at_top" for one in group),
-            num_open=sum(one.status == "open" for one in group),
-            num_not_monotone=sum(one.status == "not_monotone" for one in group),
-        )
-
-    def _errors_R(self, result: ProbeResult, task_name: str) -> np.ndarray:
-        """A network's error on a task in each resample. All networks at once, for one product of matrices."""
-        if task_name not in self._errors:
-            task = self._tasks[task_name]
-            predictions = [self._store.predictions(one.evaluations[task_name]) for one in self._networks.values()]
-            errors_RP = self._resampler.errors(metric_of(task.metric), predictions, images=task.images)
-            self._errors[task_name] = dict(zip(self._networks, errors_RP.T, strict=True))
-        return self._errors[task_name][result.probe.id]
+def _budget_choices(plan: Plan, potentials: Sequence[Potential]) -> tuple[BudgetChoice, ...]:
+    search = plan.spec.search
+    if not search.budget_search:
+        return ()
+    return budget_choices(potentials, budgets=plan.spec.budgets, distance=search.budget_distance)
 
 
 def _cost(probes: Sequence[ProbeResult], *, run: Mapping[str, Any]) -> Cost:
@@ -284,24 +183,38 @@ def _cost(probes: Sequence[ProbeResult], *, run: Mapping[str, Any]) -> Cost:
         for phase, value in result.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + value
     done = [result for result in probes if result.is_done]
+    own = [result for result in done if not _is_snapshot(result, done)]
     return Cost(
         num_probes=len(probes),
         num_trained=int(run.get("num_trained", 0)),
         num_evaluated=sum(len(result.evaluations) for result in done),
         num_failed=sum(not result.is_done for result in probes),
-        epochs=sum(result.probe.training.epochs for result in done),
+        epochs=sum(result.probe.training.epochs for result in own),
         seconds=seconds,
         wall_seconds=float(run.get("wall_seconds", 0.0)),
     )
+
+
+def _is_snapshot(one: ProbeResult, others: Sequence[ProbeResult]) -> bool:
+    """Whether a network was kept on the way of another one, whose epochs count already."""
+    longer = one.result.provenance.snapshot_of if one.result else None
+    return longer is not None and any(other.probe.id == longer for other in others)
 
 
 def _warnings(plan: Plan, results: Results, *, run: Mapping[str, Any]) -> Iterable[str]:
     """What only the search knows; the report adds what the records show by themselves."""
     if run.get("is_cleaned"):
         yield "prune-cli clean deleted networks of this sweep: what is left of its probes is shown"
-    hit = [curve.label for curve in plan.curves if walk(plan, curve, results).hit_limit]
+    if run.get("reached_limit"):
+        yield f"{run['reached_limit']} ended this run before the search was through: the same command continues"
+    hit = [curve for curve, one in walks(plan, results).items() if one.hit_limit]
     if hit:
         yield f"limits.max_probes = {plan.spec.limits.max_probes} ended the search early on {len(hit)} curves"
+
+
+def _cut_short(plan: Plan, results: Results) -> set[Curve]:
+    """Curves whose search a limit ended."""
+    return {curve for curve, one in walks(plan, results).items() if one.hit_limit or not one.is_finished}
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from raypruning.app.results import read_record, stored_results
 from raypruning.core.plan import next_probes
-from raypruning.core.progress import CurveProgress, curve_progress
+from raypruning.core.progress import CurveProgress, curves_progress
 from raypruning.runtime import leases
 from raypruning.runtime.store import ObjectStore
 
@@ -78,5 +78,5 @@ def sweep_status(store: ObjectStore, name: str) -> Status:
         num_done=sum(result.is_done for result in results.values()),
         num_failed=sum(not result.is_done for result in results.values()),
         num_waiting=len(waiting),
-        curves=tuple(curve_progress(plan, curve, results) for curve in plan.curves),
+        curves=tuple(curves_progress(plan, results)),
     )

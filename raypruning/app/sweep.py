@@ -24,6 +24,7 @@ from raypruning.datasets.resolve import open_dataset
 from raypruning.errors import RaypruningError, ResourceError, StorageFullError
 from raypruning.runtime import leases
 from raypruning.runtime.dispatcher import Dispatcher
+from raypruning.runtime.limits import RunLimits
 from raypruning.runtime.store import ObjectStore, open_store
 from raypruning.tasks.task import describe_task
 
@@ -104,6 +105,7 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
             "failed": failed,
             "num_trained": sum(result.is_new for result in results.values()),
             "wall_seconds": time.monotonic() - started,
+            "reached_limit": dispatcher.reached_limit,
             "asked": [probe.id for probe in asked_probes(plan, results)],
         }
         write_record(store, plan, run)
@@ -141,7 +143,13 @@ def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker
         tracker.log_probe(result)
         watcher.update(result, dispatcher.results, num_running=dispatcher.num_running)
 
-    dispatcher = Dispatcher(plan, store, make_job=_job_maker(plan, setting), on_result=on_result)
+    limits = RunLimits(
+        now=time.time,
+        gpus_per_probe=plan.spec.resources.gpus_per_probe,
+        gpu_hours=plan.spec.limits.gpu_hours,
+        deadline=setting.deadline,
+    )
+    dispatcher = Dispatcher(plan, store, make_job=_job_maker(plan, setting), on_result=on_result, limits=limits)
     if not dispatcher.is_finished:
         try:
             _make_executor(plan, store, setting).drive(dispatcher)
@@ -166,6 +174,7 @@ def _job_maker(plan: Plan, setting: Setting) -> Callable[[Probe, tuple[Task, ...
             plugins=spec.plugins,
             device="cuda" if spec.resources.gpus_per_probe else "cpu",
             save_seconds=float(os.environ.get("RAYPRUNING_SAVE_SECONDS", "30")),
+            snapshots=plan.snapshots(probe),
         )
 
     return make_job
@@ -237,11 +246,16 @@ def start_over(store: ObjectStore, name: str) -> None:
 
 
 def asked_ids(store: ObjectStore, name: str) -> set[str]:
-    """Trainings a sweep asked for, and those they go back to, finished or not; none if there is no such sweep."""
+    """Trainings a sweep asked for, finished or not; those they go back to, or pass through and leave behind.
+
+    None if there is no such sweep.
+    """
     if name not in store.sweep_names():
         return set()
     record = read_record(store, name)
-    trainings = [probe.training for probe in asked_probes(record.plan, stored_results(store, record))]
+    plan = record.plan
+    probes = asked_probes(plan, stored_results(store, record))
+    trainings = [training for probe in probes for training in (probe.training, *plan.snapshots(probe))]
     points = {rewind_point(training).id for training in trainings if training.rewind_epochs is not None}
     return points | {training.id for training in trainings}
 

@@ -1,4 +1,4 @@
-"""What a person chooses for a training: recipe, data, model, method, schedule. See `records` for all else."""
+"""What a person chooses for a training (recipe, data, model, method, schedule) and for a sweep. All else: `records`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Recipe(Record):
             linear warm-up from 0 over `warmup_epochs`.
         retrain_schedule: `scaled` runs the whole schedule, compressed into the budget (learning-rate rewinding; the
             paper's when the budget equals `epochs`); `tail` runs the last `budget` epochs of it (Renda et al. 2020);
-            `constant` stays at the rate with which the dense training began its last epoch (fine-tuning).
+            `constant` stays at the rate with which the dense training began its last epoch (fine-tuning); `anytime`
+            falls from `learning_rate` as 1/sqrt(1 + epochs), whatever the budget is (Zinkevich 2003).
         l1_penalty, l2_penalty: added to the loss as penalty * sum |w| or penalty * sum w^2 over the weights of prunable
             layers. `weight_decay` is the optimiser's, on all parameters.
         augmentation: `default` is the dataset's own.
@@ -56,7 +57,7 @@ class Recipe(Record):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     poly_power: Annotated[float, Field(gt=0)] = 0.9
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    retrain_schedule: Literal["scaled", "tail", "constant"] = "scaled"
+    retrain_schedule: Literal["scaled", "tail", "constant", "anytime"] = "scaled"
     batch_size: Annotated[int, Field(ge=1)] = 128
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     l1_penalty: Annotated[float, Field(ge=0)] = 0.0
@@ -66,6 +67,11 @@ class Recipe(Record):
     train_corruptions: tuple[str, ...] = ()
     keep: Literal["last", "best"] = "last"
     numerics: Numerics = Numerics()
+
+    @property
+    def is_anytime(self) -> bool:
+        """Whether no step of a retraining depends on the budget: a short one is the beginning of a long one."""
+        return self.retrain_schedule in ("anytime", "constant")
 
 
 class DataChoice(Record):
@@ -178,3 +184,73 @@ class Schedule(Record):
     begin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     end: Annotated[float, Field(gt=0, le=1)] = 0.75
     frequency: Annotated[int, Field(ge=1)] = 100
+
+
+class SearchSpec(Record):
+    """How ratios are chosen: see `core.search`.
+
+    Attributes:
+        strategy: `bisect`, `model`, `grid`, or `chain`, which an iterative schedule has and no other. A spec that names
+            none is given `bisect` for up to four thresholds a curve, `model` for more.
+        low, high: the range of ratios that are tried; 0 (dense) always counts. That of a chain is from 0 to its last
+            link.
+        resolution: a bracket is narrow enough when what is kept above it is within this fraction of what is kept below.
+        probes_per_round: ratios asked for at once on each curve; fixed, so that no answer depends on the workers.
+        ratios: of the strategy `grid`.
+        max_points: of the strategy `model`: networks of one curve at most.
+        budget_search: look for the cheapest budget that is near the largest, and search no curve that this does not
+            need; False searches those of all budgets.
+        budget_distance: a budget is near if its potentials are at most so much below those of the largest, in ratio.
+    """
+
+    strategy: str = "bisect"
+    low: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    high: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    resolution: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    probes_per_round: Annotated[int, Field(ge=1)] = 1
+    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    max_points: Annotated[int, Field(ge=3)] = 8
+    budget_search: bool = False
+    budget_distance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class Resources(Record):
+    """What each probe is given. A fraction of a GPU puts several probes on it."""
+
+    gpus_per_probe: Annotated[float, Field(ge=0)] = 0.0
+    cpus_per_probe: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Limits(Record):
+    """Ends of a sweep other than the answer.
+
+    Attributes:
+        max_probes: pruned probes at most, shared out evenly over the curves beforehand, so that the answer does not
+            depend on the order in which probes finish.
+        gpu_hours: that one run may spend; nothing is begun that would go beyond.
+        attempts: how often a probe is tried that fails in a way that may pass.
+    """
+
+    max_probes: Annotated[int, Field(ge=1)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    attempts: Annotated[int, Field(ge=1)] = 3
+
+
+class SweepSpec(Record):
+    """A whole sweep, validated and with every name resolved: the same spec, the same answer."""
+
+    name: str
+    model: ModelChoice
+    data: DataChoice
+    methods: tuple[MethodChoice, ...]
+    tasks: tuple[str, ...] = ("nominal",)
+    deltas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.005,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    budgets: tuple[Annotated[int, Field(ge=0)], ...]
+    schedule: Schedule = Schedule()
+    search: SearchSpec = SearchSpec()
+    recipe: Recipe
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    plugins: tuple[str, ...] = ()
+    note: str = ""

@@ -6,17 +6,19 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+from raypruning.core.budgets import Verdict, max_tried, next_budget, verdict
 from raypruning.core.identity import make_training
-from raypruning.core.potential import Threshold, clear_failures, outcomes_by_ratio
+from raypruning.core.potential import Threshold, clear_failures, outcomes_by_ratio, potential
 from raypruning.core.records import (
     DENSE,
     Curve,
     Gradual,
     Mask,
     MethodChoice,
+    Potential,
     Probe,
     ProbeResult,
     SearchSpec,
@@ -28,7 +30,7 @@ from raypruning.core.search.axis import position, width
 from raypruning.core.search.chain import chain_links, chain_search
 from raypruning.core.search.grid import grid_ratios
 from raypruning.core.search.grids import Link
-from raypruning.core.search.strategy import Known, strategy
+from raypruning.core.search.strategy import Known, Loss, TaskLosses, strategy
 
 Results = Mapping[str, ProbeResult]  # probe id -> what came of it, done or failed
 
@@ -56,6 +58,11 @@ class Plan:
         """What is searched: as the spec has it, or the range and the links of a chain."""
         return chain_search(self.links, self.spec.search) if self.links else self.spec.search
 
+    @property
+    def weighs_losses(self) -> bool:
+        """Whether the search looks at how large a loss is and how sure, and not only at which side of delta it lies."""
+        return self.search.strategy == "model"
+
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """The pruned curves, seeds innermost, so that all seeds of a method advance together."""
@@ -64,6 +71,39 @@ class Plan:
             self._curve(method.label, budget=budget, seed=seed)
             for budget, method, seed in itertools.product(spec.budgets, spec.methods, spec.seeds)
         )
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether what retrains for the largest budget passes through the networks of the smaller ones.
+
+        Not in a chain, whose links begin from those of their own budget, nor where pruning is spread over the budget.
+        """
+        spec = self.spec
+        return len(spec.budgets) > 1 and spec.recipe.is_anytime and spec.schedule.kind == "one_shot"
+
+    def snapshots(self, probe: Probe) -> tuple[Training, ...]:
+        """Trainings of smaller budgets that a probe of the largest passes through, the shortest first; else none."""
+        training = probe.training
+        if not self.has_snapshots or probe.curve.budget < max(self.spec.budgets):
+            return ()
+        return tuple(
+            self._training(
+                training.seed,
+                epochs=budget,
+                mask=training.mask,
+                start=training.start,
+                rewind_epochs=training.rewind_epochs,
+            )
+            for budget in sorted(self.spec.budgets)[:-1]
+            if budget > 0 or training.mask is not None  # The parent itself is what a control begins from.
+        )
+
+    def lead(self, curve: Curve) -> Curve | None:
+        """The curve of the largest budget, at whose ratios a curve has snapshots; None if it has none."""
+        largest = max(self.spec.budgets)
+        if not self.has_snapshots or curve.budget == largest:
+            return None
+        return curve.model_copy(update={"budget": largest})
 
     def parent(self, seed: int) -> Probe:
         """The dense network of a seed: what its pruned networks are compared with, and start from as a rule."""
@@ -174,33 +214,47 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Walk:
-    """How far the search on one curve got: the probes it asked for, and those of its present round without a result."""
+    """How far the search on one curve got: the probes it asked for, and those of its present round without a result.
+
+    Attributes:
+        waits: for the search on the curve of the largest budget.
+    """
 
     curve: Curve
     asked: tuple[Probe, ...]
     missing: tuple[Probe, ...]
     hit_limit: bool = False
+    waits: bool = False
 
     @property
     def is_finished(self) -> bool:
         """True when nothing is left to ask."""
-        return not self.missing
+        return not self.missing and not self.waits
 
 
 def walk(plan: Plan, curve: Curve, results: Results) -> Walk:
     """Replay the search on one curve against the results, round by round, until one is missing.
 
-    Only probes that the search itself asks for are looked at: what else `results` holds changes nothing.
+    Only probes that the search itself asks for are looked at: what else `results` holds changes nothing. Where the
+    curve of the largest budget leaves snapshots, its ratios are the first round of a smaller budget's search.
     """
+    lead = plan.lead(curve)
+    return _walk(plan, curve, results, lead=None if lead is None else _walk(plan, lead, results, lead=None))
+
+
+def _walk(plan: Plan, curve: Curve, results: Results, *, lead: Walk | None) -> Walk:
     parent = results.get(plan.parent(curve.seed).id)
     if parent is None or not parent.is_done:
         return Walk(curve=curve, asked=(), missing=())
+    if lead is not None and not lead.is_finished:
+        return Walk(curve=curve, asked=(), missing=(), waits=True)
     next_ratios = strategy(plan.search.strategy)
     limit = plan.max_probes(curve)
     asked: list[Probe] = []
+    given = tuple(probe.ratio for probe in lead.asked if results[probe.id].is_done) if lead else ()
     while True:
         known = [results[probe.id] for probe in asked]
-        ratios = next_ratios(plan.search, _known(plan, known, parent))
+        ratios = given if given and not asked else next_ratios(plan.search, _known(plan, known, parent))
         allowed = ratios if limit is None else ratios[: limit - len(asked)]
         missing = [probe for ratio in allowed if (probe := plan.pruned(curve, ratio)).id not in results]
         asked += [plan.pruned(curve, ratio) for ratio in allowed]
@@ -208,11 +262,84 @@ def walk(plan: Plan, curve: Curve, results: Results) -> Walk:
             return Walk(curve=curve, asked=tuple(asked), missing=tuple(missing), hit_limit=bool(ratios) and not allowed)
 
 
+def walks(plan: Plan, results: Results) -> dict[Curve, Walk]:
+    """How far the search got on each curve, in the order of the plan.
+
+    A search over budgets leaves out the curves that its answer does not need.
+    """
+    groups: dict[tuple[str, int], dict[int, Curve]] = {}
+    for curve in plan.curves:
+        groups.setdefault((curve.method, curve.seed), {})[curve.budget] = curve
+    walk_group = _search_budgets if plan.spec.search.budget_search else _walk_budgets
+    found = {one.curve: one for curves in groups.values() for one in walk_group(plan, curves, results).values()}
+    return {curve: found[curve] for curve in plan.curves if curve in found}
+
+
+def _walk_budgets(plan: Plan, curves: Mapping[int, Curve], results: Results) -> dict[int, Walk]:
+    """By budget: all curves of one method and seed."""
+    found: dict[int, Walk] = {}
+    for budget in sorted(curves, reverse=True):
+        found[budget] = _walk(plan, curves[budget], results, lead=_lead(plan, curves[budget], found))
+    return found
+
+
+def _search_budgets(plan: Plan, curves: Mapping[int, Curve], results: Results) -> dict[int, Walk]:
+    """By budget: the curves that the search over budgets asked for, one after the other."""
+    found: dict[int, Walk] = {}
+    potentials: dict[int, list[Potential]] = {}
+    verdicts: dict[int, Verdict] = {}
+    while (budget := next_budget(curves, verdicts)) is not None:
+        one = _walk(plan, curves[budget], results, lead=_lead(plan, curves[budget], found))
+        found[budget] = one
+        if not one.is_finished:
+            break
+        potentials[budget] = _potentials(plan, one, results)
+        verdicts[budget] = verdict(
+            potentials[budget], potentials[max(curves)], distance=plan.spec.search.budget_distance
+        )
+    return found
+
+
+def _lead(plan: Plan, curve: Curve, found: Mapping[int, Walk]) -> Walk | None:
+    lead = plan.lead(curve)
+    return None if lead is None else found[lead.budget]
+
+
+def _potentials(plan: Plan, one: Walk, results: Results) -> list[Potential]:
+    examples = {task.name: task.num_examples for task in plan.tasks}
+    return [
+        potential(
+            one.curve,
+            threshold,
+            results=[results[probe.id] for probe in one.asked],
+            dense=results.get(plan.parent(one.curve.seed).id),
+            search=plan.search,
+            num_examples=examples[threshold.task],
+            is_cut_short=one.hit_limit,
+        )
+        for threshold in plan.thresholds
+    ]
+
+
 def _known(plan: Plan, results: Sequence[ProbeResult], parent: ProbeResult) -> Known:
     return Known(
         outcomes=tuple(outcomes_by_ratio(results, parent, threshold) for threshold in plan.thresholds),
         clear=tuple(clear_failures(results, parent, threshold) for threshold in plan.thresholds),
         failed={result.probe.ratio for result in results if not result.is_done},
+        tasks=tuple(_losses(plan, task.name, results, parent) for task in plan.tasks) if plan.weighs_losses else (),
+    )
+
+
+def _losses(plan: Plan, task: str, results: Sequence[ProbeResult], parent: ProbeResult) -> TaskLosses:
+    return TaskLosses(
+        plan.spec.deltas,
+        {
+            result.probe.ratio: Loss(
+                result.evaluations[task].error - parent.evaluations[task].error, result.standard_errors[task]
+            )
+            for result in results
+            if result.is_done
+        },
     )
 
 
@@ -223,31 +350,72 @@ def next_probes(plan: Plan, results: Results) -> tuple[Probe, ...]:
     """
     parents = [plan.parent(seed) for seed in plan.spec.seeds]
     seeds = [p.curve.seed for p in parents if (known := results.get(p.id)) is not None and known.is_done]
-    controls = [probe for seed in seeds for probe in plan.controls(seed)]
-    rounds = [walk(plan, curve, results).missing for curve in plan.curves if curve.seed in seeds]
+    controls = [probe for seed in seeds for probe in _controls_due(plan, seed, results)]
+    rounds = [one.missing for one in walks(plan, results).values()]
     # A curve's next probe before another curve's second: what is known grows evenly.
     interleaved = [probe for row in itertools.zip_longest(*rounds) for probe in row if probe is not None]
     return tuple(probe for probe in [*parents, *controls, *interleaved] if probe.id not in results)
+
+
+def _controls_due(plan: Plan, seed: int, results: Results) -> tuple[Probe, ...]:
+    """The longest control first where it leaves the others behind as snapshots."""
+    controls = plan.controls(seed)
+    if not plan.has_snapshots:
+        return controls
+    longest = max(controls, key=lambda probe: probe.training.epochs)
+    return controls if longest.id in results else (longest,)
 
 
 def asked_probes(plan: Plan, results: Results) -> tuple[Probe, ...]:
     """Every probe that the sweep asked for so far, in the order of the plan; those without a result included."""
     dense = [plan.parent(seed) for seed in plan.spec.seeds]
     dense += [probe for seed in plan.spec.seeds for probe in plan.controls(seed)]
-    return (*dense, *(probe for curve in plan.curves for probe in walk(plan, curve, results).asked))
+    return (*dense, *(probe for one in walks(plan, results).values() for probe in one.asked))
+
+
+class _Bound(NamedTuple):
+    """Of the pruned probes of one curve: how many there are at most, and how many of them are no snapshots."""
+
+    budget: int
+    num_probes: int
+    num_trained: int
 
 
 def max_pruned_probes(plan: Plan) -> int:
     """A bound on the pruned probes of the whole sweep, for an estimate before it starts."""
+    return sum(bound.num_probes for bound in _bounds(plan))
+
+
+def max_pruned_epochs(plan: Plan) -> int:
+    """A bound on the epochs that they train."""
+    return sum(bound.budget * bound.num_trained for bound in _bounds(plan))
+
+
+def _bounds(plan: Plan) -> Iterator[_Bound]:
+    """Of every curve that may be searched."""
+    each = _max_by_itself(plan)
+    budgets = sorted(plan.spec.budgets, reverse=True)
+    tried = budgets[: max_tried(len(budgets))] if plan.spec.search.budget_search else budgets
+    for curve in plan.curves:
+        if curve.budget in tried:
+            num_given = each if plan.lead(curve) is not None else 0
+            # On top of the ratios that it is given, as many as by itself; all of a grid are given.
+            num_own = 0 if num_given and plan.search.strategy == "grid" else each
+            limit = plan.max_probes(curve)
+            num = num_given + num_own if limit is None else min(num_given + num_own, limit)
+            yield _Bound(curve.budget, num, min(num, num_own))
+
+
+def _max_by_itself(plan: Plan) -> int:
+    """A bound on the probes of one curve that is given none."""
     search, num_thresholds = plan.search, len(plan.thresholds)
     if search.strategy == "grid":
-        each = len(grid_ratios(search))
-    elif search.strategy == "chain":
-        each = len(plan.links) + _max_branches(search, num_thresholds=num_thresholds)
-    else:
-        each = _max_bisections(search, num_thresholds=num_thresholds)
-    limits = [plan.max_probes(curve) for curve in plan.curves]
-    return sum(each if limit is None else min(each, limit) for limit in limits)
+        return len(grid_ratios(search))
+    if search.strategy == "chain":
+        return len(plan.links) + _max_branches(search, num_thresholds=num_thresholds)
+    if search.strategy == "model":
+        return search.max_points
+    return _max_bisections(search, num_thresholds=num_thresholds)
 
 
 def _max_bisections(search: SearchSpec, *, num_thresholds: int) -> int:

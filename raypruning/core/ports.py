@@ -14,6 +14,7 @@ from raypruning.core.records import (
     SweepResults,
     SweepSpec,
     Task,
+    Training,
     TrainingResult,
 )
 
@@ -67,6 +68,7 @@ class ProbeJob(Record):
         tasks: those to be measured that the store lacks.
         data_dir: where datasets are looked for; no part of any identity.
         save_seconds: how often a long training is saved, at the end of an epoch.
+        snapshots: trainings that the probe's own passes through, to be kept on its way: equal but for fewer epochs.
     """
 
     probe: Probe
@@ -77,6 +79,7 @@ class ProbeJob(Record):
     plugins: tuple[str, ...] = ()
     device: str = "cpu"
     save_seconds: float = 30.0
+    snapshots: tuple[Training, ...] = ()
 
 
 class ProbeOutcome(Record):

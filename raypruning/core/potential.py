@@ -75,6 +75,7 @@ def potential(
     dense: ProbeResult | None,
     search: SearchSpec,
     num_examples: int,
+    is_cut_short: bool = False,
 ) -> Potential:
     """The largest reached ratio within the threshold over the measured probes of one curve.
 
@@ -82,6 +83,7 @@ def potential(
         results: of this curve's probes, done or failed, in any order.
         dense: the parent's result; None or failed when there is none, which leaves everything open.
         search: of the plan (`Plan.search`): that of a chain knows its links.
+        is_cut_short: whether a limit ended the search on this curve before it was through.
 
     Returns: a potential without interval. Its ratio is always one that was measured; 0 is the dense network.
 
@@ -93,6 +95,10 @@ def potential(
     if dense is None or not dense.is_done:
         return Potential(**common, status="open", ratio=None, num_examples=num_examples, num_lost_allowed=allowed)
     outcomes, clear = outcomes_by_ratio(results, dense, threshold), clear_failures(results, dense, threshold)
+    is_through = not (
+        _is_chain_broken(results, outcomes, clear, search=search)
+        or (search.strategy == "model" and (is_cut_short or _is_gap_left(results, outcomes, top=search.high)))
+    )
     done = sorted((r for r in results if r.is_done), key=lambda r: (r.ratio_reached, r.probe.ratio))
     passing = [r for r in done if outcomes[r.probe.ratio]]
     best = passing[-1] if passing else dense
@@ -101,7 +107,7 @@ def potential(
     first_failing = min(failing, default=math.inf)
     return Potential(
         **common,
-        status="open" if _is_cut_off(results, outcomes, clear, search=search) else _status(outcomes, search=search),
+        status=_status(outcomes, search=search) if is_through else "open",
         ratio=ratio,
         ratio_first=max((r.ratio_reached for r in passing if r.ratio_reached < first_failing), default=0.0),
         next_ratio=min((r for r in failing if r > ratio), default=None),
@@ -113,7 +119,13 @@ def potential(
     )
 
 
-def _is_cut_off(
+def _is_gap_left(results: Sequence[ProbeResult], outcomes: Mapping[float, bool], *, top: float) -> bool:
+    """Whether a crash left out a network between the largest ratio that passes and the next that was measured."""
+    around = bracket(outcomes, top=top)
+    return any(not result.is_done and around.low < result.probe.ratio <= around.high for result in results)
+
+
+def _is_chain_broken(
     results: Sequence[ProbeResult], outcomes: Mapping[float, bool], clear: Collection[float], *, search: SearchSpec
 ) -> bool:
     """Whether a crash ended a chain before this threshold was settled."""
@@ -130,9 +142,10 @@ def _status(outcomes: Mapping[float, bool], *, search: SearchSpec) -> PotentialS
     around = bracket(outcomes, top=top)
     if around.low >= top:
         return "at_top" if is_monotone(outcomes) else "not_monotone"
-    # A grid's resolution is its own: between two neighbours there is nothing to ask.
+    # A grid's resolution is its own, and the model's is what the noise allows: between neighbours nothing is asked.
     is_decided = around.is_high_measured and (
         search.strategy == "grid"
+        or (search.strategy == "model" and (around.low > 0.0 or search.low == 0.0))
         or around.high <= search.low
         or (
             is_narrow(around._replace(low=max(around.low, search.low)), resolution=search.resolution)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from raypruning.core.plan import Plan, Results, results_of, walk
+from raypruning.core.plan import Plan, Results, Walk, walk, walks
 from raypruning.core.potential import outcomes_by_ratio
 from raypruning.core.records import Curve, SearchSpec
 from raypruning.core.search.axis import position, width
@@ -21,6 +21,7 @@ class CurveProgress(NamedTuple):
         bracket: of that task.
         num_open: thresholds whose bracket is not narrow enough yet.
         num_done, num_expected: pruned probes; expected is an estimate that moves.
+        waits_for: what it needs before its first probe; "" where nothing is missing.
     """
 
     curve: Curve
@@ -29,18 +30,29 @@ class CurveProgress(NamedTuple):
     num_open: int
     num_done: int
     num_expected: int
+    waits_for: str = ""
 
 
 def curve_progress(plan: Plan, curve: Curve, results: Results) -> CurveProgress:
     """The state of one curve's search."""
-    known = results_of(plan, curve, results)
+    return _progress(plan, walk(plan, curve, results), results)
+
+
+def curves_progress(plan: Plan, results: Results) -> list[CurveProgress]:
+    """Of every curve; without those that a search over budgets has not come to."""
+    return [_progress(plan, step, results) for step in walks(plan, results).values()]
+
+
+def _progress(plan: Plan, step: Walk, results: Results) -> CurveProgress:
+    curve = step.curve
+    known = [results[probe.id] for probe in step.asked if probe.id in results]
     dense = results.get(plan.parent(curve.seed).id)
     search = plan.search
-    step = walk(plan, curve, results)
     limit = math.inf if (share := plan.max_probes(curve)) is None else share
-    if dense is None or not dense.is_done:
-        expected = _num_from_the_start(plan)
-        return CurveProgress(curve, "", None, len(plan.thresholds), 0, int(min(expected, limit)))
+    if dense is None or not dense.is_done or step.waits:
+        waits_for = "the largest budget" if step.waits else "its parent"
+        expected = int(min(_num_from_the_start(plan), limit))
+        return CurveProgress(curve, "", None, len(plan.thresholds), 0, expected, waits_for)
     brackets = {
         threshold: bracket(outcomes_by_ratio(known, dense, threshold), top=search.high) for threshold in plan.thresholds
     }

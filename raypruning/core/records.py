@@ -14,6 +14,7 @@ from pydantic import Field
 from raypruning.core.choices import DataChoice as DataChoice
 from raypruning.core.choices import Gradual as Gradual
 from raypruning.core.choices import Kind as Kind
+from raypruning.core.choices import Limits as Limits
 from raypruning.core.choices import Mask as Mask
 from raypruning.core.choices import MethodChoice as MethodChoice
 from raypruning.core.choices import ModelChoice as ModelChoice
@@ -21,7 +22,10 @@ from raypruning.core.choices import Numerics as Numerics
 from raypruning.core.choices import Ratio as Ratio
 from raypruning.core.choices import Recipe as Recipe
 from raypruning.core.choices import Record as Record
+from raypruning.core.choices import Resources as Resources
 from raypruning.core.choices import Schedule as Schedule
+from raypruning.core.choices import SearchSpec as SearchSpec
+from raypruning.core.choices import SweepSpec as SweepSpec
 
 
 class Training(Record):
@@ -116,7 +120,11 @@ class Epoch(Record):
 
 
 class Provenance(Record):
-    """What a training ran on: kept beside the weights, never part of an identity."""
+    """What a training ran on: kept beside the weights, never part of an identity.
+
+    Attributes:
+        snapshot_of: id of the longer training on whose way the network was kept; None where it was trained by itself.
+    """
 
     versions: Mapping[str, str] = {}
     device: str = "cpu"
@@ -124,6 +132,7 @@ class Provenance(Record):
     host: str = ""
     git_commit: str = ""
     created: str = ""
+    snapshot_of: str | None = None
 
 
 class TrainingResult(Record):
@@ -228,6 +237,8 @@ class ProbeResult(Record):
 
     Attributes:
         evaluations: by task name; all of the sweep's tasks when done, none when failed.
+        standard_errors: by task name, of the difference to the parent's error, over test images; empty where the
+            search does not weigh losses.
         seconds: by phase, of the attempts this process saw; empty for what the store already had.
         is_new: whether a training ran for it in this sweep.
     """
@@ -236,6 +247,7 @@ class ProbeResult(Record):
     status: Literal["done", "failed"]
     result: TrainingResult | None = None
     evaluations: Mapping[str, Evaluation] = {}
+    standard_errors: Mapping[str, float] = {}
     seconds: Mapping[str, float] = {}
     attempts: int = 1
     failure: Failure | None = None
@@ -266,6 +278,16 @@ class Interval(Record):
     method: str = "paired bootstrap over images"
 
 
+class Estimate(Record):
+    """Where a curve fitted to all measured networks crosses delta, and within which ratios with `confidence`."""
+
+    ratio: float
+    low: float
+    high: float
+    confidence: float = 0.9
+    method: str = "fitted curve"
+
+
 PotentialStatus = Literal["closed", "at_top", "open", "not_monotone"]
 
 
@@ -281,6 +303,13 @@ class Potential(Record):
         ratio_first: the largest ratio up to which every measured ratio passes; below `ratio` when not monotone.
         num_lost_allowed: floor(delta * num_examples): so many more images may be wrong. None where the metric does not
             count.
+        interval: what `ratio` might have been on other test images, the networks being the same.
+        certified: the largest measured ratio for which the test set proves, at `certified_confidence`, that no more
+            than delta is lost, ratios being tested in order; 0 for the dense parent alone.
+        estimate: where the loss passes delta by a curve fitted to all measured networks.
+        num_needed: test images that it takes to certify a network like that at the potential if in truth it loses
+            nothing, in four of five cases. More than `num_examples`: the test set cannot resolve delta. None where the
+            metric does not count.
     """
 
     curve: Curve
@@ -295,11 +324,22 @@ class Potential(Record):
     num_examples: int
     num_lost_allowed: int | None
     interval: Interval | None = None
+    certified: float | None = None
+    certified_confidence: float | None = None
+    estimate: Estimate | None = None
+    num_needed: int | None = None
     training: str | None = None
 
 
 class PotentialSummary(Record):
-    """Potentials over seeds: mean, sample standard deviation, and how many were censored or open."""
+    """Potentials over seeds: mean, sample standard deviation, and how many were censored or open.
+
+    Attributes:
+        interval: of the mean, resampling images and seeds.
+        certified: the smallest over seeds.
+        estimate: of the mean over seeds.
+        num_needed: the largest over seeds.
+    """
 
     method: str
     task: str
@@ -312,9 +352,31 @@ class PotentialSummary(Record):
     low: float | None
     high: float | None
     interval: Interval | None = None
+    certified: float | None = None
+    estimate: Estimate | None = None
+    num_needed: int | None = None
     num_at_top: int = 0
     num_open: int = 0
     num_not_monotone: int = 0
+
+
+class BudgetChoice(Record):
+    """The cheapest budget that comes near the largest one, for a method and a seed: see `core.budgets`.
+
+    Attributes:
+        budget: the cheapest of those tried whose potentials are near on every task and delta; None where a potential of
+            the largest budget is open.
+        distance: by how much a potential of it stays below that of the largest budget, at most.
+        tried: budgets whose curves were searched, ascending.
+        status: `open`: an open potential leaves it undecided whether a cheaper one is near as well.
+    """
+
+    method: str
+    seed: int
+    budget: int | None
+    distance: float | None
+    tried: tuple[int, ...]
+    status: Literal["closed", "open"]
 
 
 class ExcessError(Record):
@@ -334,6 +396,30 @@ class ExcessError(Record):
     interval: Interval | None = None
 
 
+class SplitPotential(Record):
+    """A potential chosen on one half of a test set, and what that network loses on the other half.
+
+    Attributes:
+        ratio: the largest measured one within delta on the half it is chosen on; 0 for the dense parent.
+        training: None for the dense parent, which loses nothing.
+        loss_chosen_on: against the parent, on the half it was chosen on.
+        loss: on the other half; its interval is two-sided.
+        is_within: whether `loss` is at most delta.
+    """
+
+    curve: Curve
+    task: str
+    delta: float
+    ratio: float
+    training: str | None = None
+    loss_chosen_on: float = 0.0
+    loss: float = 0.0
+    is_within: bool = True
+    interval: Interval | None = None
+    num_chosen_on: int
+    num_reported_on: int
+
+
 class Cost(Record):
     """What a sweep took. `seconds` by phase are summed over probes; `wall_seconds` is the time of this run."""
 
@@ -346,71 +432,13 @@ class Cost(Record):
     wall_seconds: float
 
 
-class SearchSpec(Record):
-    """How ratios are chosen: see `core.search`.
-
-    Attributes:
-        strategy: `bisect`, `grid`, or `chain`, which an iterative schedule has and no other.
-        low, high: the range of ratios that are tried; 0 (dense) always counts. That of a chain is from 0 to its last
-            link.
-        resolution: a bracket is narrow enough when what is kept above it is within this fraction of what is kept below.
-        probes_per_round: ratios asked for at once on each curve; fixed, so that no answer depends on the workers.
-        ratios: of the strategy `grid`.
-    """
-
-    strategy: str = "bisect"
-    low: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    high: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    resolution: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    probes_per_round: Annotated[int, Field(ge=1)] = 1
-    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-
-
-class Resources(Record):
-    """What each probe is given. A fraction of a GPU puts several probes on it."""
-
-    gpus_per_probe: Annotated[float, Field(ge=0)] = 0.0
-    cpus_per_probe: Annotated[float, Field(gt=0)] = 1.0
-
-
-class Limits(Record):
-    """Ends of a sweep other than the answer.
-
-    Attributes:
-        max_probes: pruned probes at most, shared out evenly over the curves beforehand, so that the answer does not
-            depend on the order in which probes finish.
-        attempts: how often a probe is tried that fails in a way that may pass.
-    """
-
-    max_probes: Annotated[int, Field(ge=1)] | None = None
-    attempts: Annotated[int, Field(ge=1)] = 3
-
-
-class SweepSpec(Record):
-    """A whole sweep, validated and with every name resolved: the same spec, the same answer."""
-
-    name: str
-    model: ModelChoice
-    data: DataChoice
-    methods: tuple[MethodChoice, ...]
-    tasks: tuple[str, ...] = ("nominal",)
-    deltas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.005,)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    budgets: tuple[Annotated[int, Field(ge=0)], ...]
-    schedule: Schedule = Schedule()
-    search: SearchSpec = SearchSpec()
-    recipe: Recipe
-    resources: Resources = Resources()
-    limits: Limits = Limits()
-    plugins: tuple[str, ...] = ()
-    note: str = ""
-
-
 class SweepResults(Record):
     """Everything a report or a notebook is made of. Pure records; predictions stay in the store.
 
     Attributes:
         probes: of the search, dense ones first, in the order of the plan.
+        budget_choices: one for each method and seed if budgets were searched; none otherwise.
+        honest_split: one for each curve, task and delta where it was asked for; none otherwise.
         versions: of the software that made the report.
         storage, tracking_uri: where things lie.
     """
@@ -422,6 +450,8 @@ class SweepResults(Record):
     potentials: tuple[Potential, ...]
     summaries: tuple[PotentialSummary, ...]
     excess_errors: tuple[ExcessError, ...]
+    budget_choices: tuple[BudgetChoice, ...] = ()
+    honest_split: tuple[SplitPotential, ...] = ()
     cost: Cost
     storage: str
     tracking_uri: str = ""

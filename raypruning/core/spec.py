@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import json
 import re
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raypruning.core.budgets import problems as budget_problems
 from raypruning.core.records import MethodChoice, Record, SweepSpec
 from raypruning.core.schedule import problems
 from raypruning.core.search.axis import position, ratio_at
@@ -20,6 +22,7 @@ from raypruning.errors import SpecError, UnknownNameError, unknown_name_message
 
 Raw = dict[str, Any]
 
+MAX_BISECTED = 4  # thresholds of a curve: with more, halving each one's bracket asks for more networks than a grid
 MAX_NAME = 100  # characters: a sweep's name is a folder's
 
 
@@ -139,6 +142,7 @@ def build_spec(raw: Mapping[str, Any], *, source: str, recipes: Mapping[str, Map
         spec = SweepSpec.model_validate(normal)
     except ValidationError as error:
         raise SpecError(f"{source}: {_explain(error)}") from None
+    spec = _with_strategy(spec)
     _check(spec, source=source)
     return spec
 
@@ -180,6 +184,16 @@ def _with_chain(raw: Raw) -> Raw:
     schedule, search = raw.get("schedule"), raw.get("search", {})
     is_iterative = isinstance(schedule, Mapping) and schedule.get("kind") == "iterative"
     return merged({"search": {"strategy": "chain"}}, raw) if is_iterative and isinstance(search, Mapping) else raw
+
+
+def _with_strategy(spec: SweepSpec) -> SweepSpec:
+    """The search strategy that fits the number of questions, where none is named."""
+    search = spec.search
+    if "strategy" in search.model_fields_set:
+        return spec
+    num_thresholds = len(spec.tasks) * len(spec.deltas)
+    name = "grid" if search.ratios else "bisect" if num_thresholds <= MAX_BISECTED else "model"
+    return spec.model_copy(update={"search": search.model_copy(update={"strategy": name})})
 
 
 def _explain(error: ValidationError) -> str:
@@ -247,7 +261,7 @@ def _check(spec: SweepSpec, *, source: str) -> None:
     require(not late, f"recipe.milestones must lie before the last of {epochs} epochs, got {late}")
     require(spec.recipe.warmup_epochs < epochs, f"recipe.warmup_epochs must be fewer than the {epochs} epochs")
     try:
-        problem = next(problems(spec), None)
+        problem = next(itertools.chain(problems(spec), budget_problems(spec)), None)
     except UnknownNameError as error:
         raise UnknownNameError(f"{source}: {error}") from None
     require(problem is None, problem or "")

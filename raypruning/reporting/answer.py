@@ -13,6 +13,7 @@ from raypruning.analysis.metrics import metric_of
 from raypruning.core.records import (
     DENSE,
     Curve,
+    Estimate,
     ExcessError,
     Interval,
     Potential,
@@ -30,9 +31,10 @@ class Standing(NamedTuple):
     Attributes:
         ratio: mean potential over seeds; a lower bound unless `status` is `known`; None when nothing is known.
         status: `known`: closed for every seed; `at_top`: the largest ratio of the search passes for some seed;
-            `open`: the search could not finish for some seed.
+            `open`: the search could not finish for some seed; `unsearched`: a search over budgets had no need of it.
         low, high: ends of `interval_kind`; None without one.
-        interval_kind: `interval` for a statistical one, `seeds` for the smallest and largest over seeds.
+        interval_kind: `interval` for where a curve fitted to all networks crosses delta, `seeds` for the smallest and
+            largest over seeds.
         confidence: of a statistical interval.
     """
 
@@ -41,7 +43,7 @@ class Standing(NamedTuple):
     budget: int
     delta: float
     ratio: float | None
-    status: Literal["known", "at_top", "open"]
+    status: Literal["known", "at_top", "open", "unsearched"]
     low: float | None = None
     high: float | None = None
     interval_kind: Literal["interval", "seeds", ""] = ""
@@ -50,9 +52,9 @@ class Standing(NamedTuple):
 
     @property
     def amount(self) -> str:
-        """Such as `86.9 %`, `≥ 99.0 %`, `? ≥ 80.0 %` or `open`."""
+        """Such as `86.9 %`, `≥ 99.0 %`, `? ≥ 80.0 %` or `open`; `–` where nothing was searched."""
         if self.ratio is None:
-            return "open"
+            return "–" if self.status == "unsearched" else "open"
         prefix = {"known": "", "at_top": f"{wording.AT_LEAST} ", "open": f"? {wording.AT_LEAST} "}[self.status]
         return prefix + wording.percent(self.ratio)
 
@@ -124,6 +126,17 @@ def largest_budget(results: SweepResults) -> int:
     return max(results.spec.budgets, default=0)
 
 
+def searched_budgets(results: SweepResults) -> list[int]:
+    """The largest first; without those that a search over budgets passed by."""
+    found = {potential.curve.budget for potential in results.potentials}
+    budgets = sorted(results.spec.budgets, reverse=True)
+    return [budget for budget in budgets if budget in found or not _may_be_passed_by(results, budget)]
+
+
+def _may_be_passed_by(results: SweepResults, budget: int) -> bool:
+    return results.spec.search.budget_search and budget < largest_budget(results)
+
+
 def nominal_tasks(results: SweepResults) -> list[Task]:
     """Tasks that others are compared with, in the order of the sweep."""
     return [task for task in results.tasks if task.nominal == task.name]
@@ -151,6 +164,8 @@ def standing(results: SweepResults, *, method: str, task: str, delta: float, bud
     key = (method, task, budget, delta)
     potentials = [p for p in results.potentials if (p.curve.method, p.task, p.curve.budget, p.delta) == key]
     summary = next((s for s in results.summaries if (s.method, s.task, s.budget, s.delta) == key), None)
+    if not potentials and _may_be_passed_by(results, budget):
+        return Standing(*key, None, "unsearched")
     return _standing(key, potentials, summary)
 
 
@@ -164,7 +179,7 @@ def _standing(key: _Key, potentials: Sequence[Potential], summary: PotentialSumm
         known = [bound for bound in bounds if bound is not None]
         ratio = fmean(known) if known and len(known) == len(bounds) else None
         return Standing(*key, ratio, "open", is_not_monotone=any(p.status == "not_monotone" for p in potentials))
-    ends = _ends(summary.interval, low=summary.low, high=summary.high, num_seeds=summary.num_known)
+    ends = _ends(summary.estimate, low=summary.low, high=summary.high, num_seeds=summary.num_known)
     status = "at_top" if summary.num_at_top else "known"
     return Standing(*key, summary.mean, status, *ends, is_not_monotone=bool(summary.num_not_monotone))
 
@@ -176,9 +191,9 @@ class _Ends(NamedTuple):
     confidence: float | None = None
 
 
-def _ends(interval: Interval | None, *, low: float | None, high: float | None, num_seeds: int) -> _Ends:
-    if interval is not None:
-        return _Ends(interval.low, interval.high, "interval", interval.confidence)
+def _ends(estimate: Estimate | None, *, low: float | None, high: float | None, num_seeds: int) -> _Ends:
+    if estimate is not None:
+        return _Ends(estimate.low, estimate.high, "interval", estimate.confidence)
     if num_seeds > 1 and low is not None and high is not None:
         return _Ends(low, high, "seeds")
     return _Ends(None, None, "")
@@ -191,9 +206,12 @@ def standings(results: SweepResults, *, delta: float, budget: int | None = None)
     for p in results.potentials:
         potentials.setdefault((p.curve.method, p.task, p.curve.budget, p.delta), []).append(p)
     summaries = {(s.method, s.task, s.budget, s.delta): s for s in results.summaries}
+    is_optional = _may_be_passed_by(results, chosen)
     return {
         method: {
-            task.name: _standing(key, potentials.get(key, []), summaries.get(key))
+            task.name: Standing(*key, None, "unsearched")
+            if is_optional and key not in potentials
+            else _standing(key, potentials.get(key, []), summaries.get(key))
             for task in results.tasks
             for key in [(method, task.name, chosen, delta)]
         }

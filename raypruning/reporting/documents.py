@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from raypruning.core.records import Curve, ExcessError, Potential, ProbeResult, SweepResults
+from raypruning.core.records import Curve, ExcessError, Potential, ProbeResult, SplitPotential, SweepResults
+from raypruning.reporting import budget_choices as choices
 from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Standing,
@@ -16,11 +17,14 @@ from raypruning.reporting.answer import (
     excesses,
     marked_weakest,
     method_names,
+    searched_budgets,
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.certainty import certified, certified_notes
 from raypruning.reporting.corruption_notes import corruption_notes, of_probe
 from raypruning.reporting.files import write_text
+from raypruning.reporting.honest_split import split_notes, split_rows, split_title
 from raypruning.reporting.notes import (
     cost_lines,
     excess_notes,
@@ -67,6 +71,8 @@ def to_json(results: SweepResults) -> JSON:
             for method, row in distributions.over(results, delta=delta).items()
             for part, one in zip(distributions.distributions(results), row.values(), strict=True)
         ],
+        "honest_split": [_flat(one) for one in results.honest_split],
+        "budget_choices": [one.model_dump(mode="json") for one in results.budget_choices],
         "summaries": [one.model_dump(mode="json") for one in results.summaries],
         "tasks": [one.model_dump(mode="json") for one in results.tasks],
         "warnings": report_warnings(results),
@@ -74,7 +80,7 @@ def to_json(results: SweepResults) -> JSON:
     }
 
 
-def _flat(record: Potential | ExcessError) -> JSON:
+def _flat(record: Potential | ExcessError | SplitPotential) -> JSON:
     return {**_flat_curve(record.curve), **record.model_dump(mode="json", exclude={"curve"})}
 
 
@@ -139,7 +145,7 @@ def to_markdown(results: SweepResults, *, deltas: Sequence[float] | None = None)
     blocks += [f"> Warning: {_escaped(warning)}" for warning in report_warnings(results)]
     for delta in chosen:
         blocks += _delta_blocks(results, delta)
-    blocks += _control_blocks(results)
+    blocks += _choice_blocks(results) + _control_blocks(results)
     blocks += ["## Cost", _table(["", ""], cost_lines(results), num_text=2)]
     return "\n\n".join(blocks) + "\n"
 
@@ -150,7 +156,7 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
         return []
     shown: list[Standing] = []
     blocks = []
-    for budget in sorted(results.spec.budgets, reverse=True):
+    for budget in searched_budgets(results):
         rows = standings(results, delta=delta, budget=budget)
         low = {method: marked_weakest(row.values()) for method, row in rows.items()}
         shown += [one for row in rows.values() for one in row.values()]
@@ -161,7 +167,30 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
     if over := distributions.rows_of(results, delta=delta):
         body = [[name, of, *texts] for name, of, texts in over]
         blocks += [f"## {distributions.TITLE}", _table(["tasks", "", *methods], body, num_text=2)]
-    return blocks + _excess_blocks(results, delta)
+    blocks += _certified_blocks(results, delta) + _excess_blocks(results, delta)
+    return blocks + (_split_blocks(results, delta) if results.honest_split else [])
+
+
+def _certified_blocks(results: SweepResults, delta: float) -> list[str]:
+    rows = certified(results, delta=delta)
+    if not rows:
+        return []
+    cells = [[row[task.name] for row in rows.values()] for task in results.tasks]
+    body = [
+        [task.name, *(f"{one.amount} ({one.spread})" if one.spread else one.amount for one in line)]
+        for task, line in zip(results.tasks, cells, strict=True)
+    ]
+    title = f"Certified to lose no more than {wording.points(delta)}, for every seed"
+    return [f"## {title}", _table(["task", *rows], body), *_listed(certified_notes(results, delta=delta))]
+
+
+def _split_blocks(results: SweepResults, delta: float) -> list[str]:
+    rows = split_rows(results, delta=delta)
+    body = [
+        [task.name, *(f"{one.ratio} {one.loss}" for one in line)]
+        for task, line in zip(results.tasks, zip(*rows.values(), strict=True), strict=True)
+    ]
+    return [f"## {split_title(delta)}", _table(["task", *rows], body), *_listed(split_notes(results, delta=delta))]
 
 
 def _potential_text(one: Standing, low: Standing | None) -> str:
@@ -190,6 +219,12 @@ def _excess_blocks(results: SweepResults, delta: float) -> list[str]:
             ]
         ),
     ]
+
+
+def _choice_blocks(results: SweepResults) -> list[str]:
+    rows = choices.choice_rows(results)
+    table = _table(choices.HEADS, rows, num_text=2)
+    return [f"## {choices.TITLE}", table, *_listed(choices.choice_notes(results))] if rows else []
 
 
 def _control_blocks(results: SweepResults) -> list[str]:

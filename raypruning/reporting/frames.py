@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from raypruning.core.records import Curve, Evaluation, Interval, ProbeResult, SweepResults
+from raypruning.core.records import (
+    Curve,
+    Evaluation,
+    Interval,
+    Potential,
+    PotentialSummary,
+    ProbeResult,
+    SweepResults,
+)
 from raypruning.reporting.answer import parents
 
 PHASES = ("load", "train", "prune", "evaluate", "save")
@@ -29,6 +37,15 @@ CURVE_COLUMNS: Columns = {
 
 INTERVAL_COLUMNS: Columns = {"low": "float64", "high": "float64", "confidence": "float64", "interval_method": "string"}
 
+CERTAINTY_COLUMNS: Columns = {
+    "estimate": "float64",  # where a curve fitted to all measured networks crosses delta
+    "estimate_low": "float64",
+    "estimate_high": "float64",
+    "estimate_confidence": "float64",
+    "certified": "float64",  # the largest measured ratio that the test images prove
+    "num_needed": "Int64",  # images that certify a network there which loses nothing
+}
+
 POTENTIAL_COLUMNS: Columns = {
     **CURVE_COLUMNS,
     "task": "string",
@@ -37,6 +54,7 @@ POTENTIAL_COLUMNS: Columns = {
     "ratio": "float64",  # a lower bound when at_top or open
     "kept": "float64",
     **INTERVAL_COLUMNS,
+    **CERTAINTY_COLUMNS,
     "ratio_first": "float64",  # up to which every measured ratio passes
     "next_ratio": "float64",  # the smallest measured one above that fails
     "dense_error": "float64",
@@ -58,6 +76,7 @@ SUMMARY_COLUMNS: Columns = {
     "smallest": "float64",  # over seeds
     "largest": "float64",
     **INTERVAL_COLUMNS,
+    **CERTAINTY_COLUMNS,
     "num_at_top": "int64",
     "num_open": "int64",
     "num_not_monotone": "int64",
@@ -134,6 +153,7 @@ def potentials_frame(results: SweepResults) -> pd.DataFrame:
                 "ratio": p.ratio,
                 "kept": _kept(p.ratio),
                 **_interval(p.interval),
+                **_certainty(p),
                 "ratio_first": p.ratio_first,
                 "next_ratio": p.next_ratio,
                 "dense_error": p.dense_error,
@@ -164,6 +184,7 @@ def summaries_frame(results: SweepResults) -> pd.DataFrame:
                 "smallest": s.low,
                 "largest": s.high,
                 **_interval(s.interval),
+                **_certainty(s),
                 "num_at_top": s.num_at_top,
                 "num_open": s.num_open,
                 "num_not_monotone": s.num_not_monotone,
@@ -309,6 +330,18 @@ def _probe(result: ProbeResult) -> Row:
 
 def _kept(ratio: float | None) -> float | None:
     return None if ratio is None else 1.0 - ratio
+
+
+def _certainty(one: Potential | PotentialSummary) -> Row:
+    estimate = one.estimate
+    return {
+        "estimate": estimate.ratio if estimate else None,
+        "estimate_low": estimate.low if estimate else None,
+        "estimate_high": estimate.high if estimate else None,
+        "estimate_confidence": estimate.confidence if estimate else None,
+        "certified": one.certified,
+        "num_needed": one.num_needed,
+    }
 
 
 def _interval(interval: Interval | None) -> Row:

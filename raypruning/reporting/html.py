@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from raypruning.core.records import SweepResults
 from raypruning.core.search.axis import position
 from raypruning.core.spec import to_toml
+from raypruning.reporting import budget_choices as choices
 from raypruning.reporting import distributions, plots, wording
 from raypruning.reporting.answer import (
     Standing,
@@ -24,9 +25,11 @@ from raypruning.reporting.answer import (
     largest_budget,
     marked_weakest,
     method_names,
+    searched_budgets,
     shifted_tasks,
     standings,
 )
+from raypruning.reporting.certainty import certified, certified_notes
 from raypruning.reporting.comparison import compared_deltas, compared_rows, spec_differences, sweep_labels
 from raypruning.reporting.comparison_plots import comparison_panels
 from raypruning.reporting.corruption_notes import corruption_notes
@@ -92,6 +95,7 @@ class Section(NamedTuple):
     points: str
     table: Table
     bars: Sequence[Figure]
+    certified: Table | None
     over: Table | None
     excess: Table | None
     budgets: Sequence[Figure]
@@ -110,7 +114,7 @@ def render_html(results: SweepResults) -> str:
     colours = _colours(results)
     delta = spec.deltas[0]
     found_controls = controls(results)
-    smaller = sorted(spec.budgets, reverse=True)[1:]
+    smaller = searched_budgets(results)[1:]
     return (
         _environment()
         .get_template("report.html.j2")
@@ -135,6 +139,8 @@ def render_html(results: SweepResults) -> str:
             excess=_figures(plots.excess_panels(results, delta=delta)),
             severities=_figures(severity_panels(results, delta=delta)),
             has_shifted=bool(shifted_tasks(results)),
+            choices=_choices_table(results),
+            choices_title=choices.TITLE,
             has_controls=bool(found_controls),
             controls=_control_table(results),
             cost=cost_lines(results),
@@ -209,6 +215,7 @@ def _section(results: SweepResults, delta: float) -> Section:
         points=wording.points(delta),
         table=_potential_table(results, delta),
         bars=_figures(plots.potential_panels(results, delta=delta)),
+        certified=_certified_table(results, delta),
         over=_distributions_table(results, delta),
         excess=_excess_table(results, delta),
         budgets=_figures(plots.budget_panels(results, delta=delta)),
@@ -231,6 +238,25 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
         ],
         notes=[line for line in (images_note(results, delta=delta), *potential_notes(shown, weakest_mark="")) if line],
     )
+
+
+def _certified_table(results: SweepResults, delta: float) -> Table | None:
+    found = certified(results, delta=delta)
+    if not found:
+        return None
+    top = max((position(one.ratio) for row in found.values() for one in row.values() if one.ratio), default=0.0)
+    colours = _colours(results)
+    rows = [
+        Row(
+            task.name,
+            [
+                Cell(one.amount, one.spread, f"{position(one.ratio) / top if one.ratio else 0.0:.3f}")
+                for one in (row[task.name] for row in found.values())
+            ],
+        )
+        for task in results.tasks
+    ]
+    return Table([Head(method, colours[method]) for method in found], rows, certified_notes(results, delta=delta))
 
 
 def _distributions_table(results: SweepResults, delta: float) -> Table | None:
@@ -268,6 +294,11 @@ def _excess_table(results: SweepResults, delta: float) -> Table | None:
         *corruption_notes(results, delta=delta),
     ]
     return Table([Head("task"), *heads], rows, notes, "excess")
+
+
+def _choices_table(results: SweepResults) -> Table | None:
+    rows = [Row(name, [Cell(text) for text in texts]) for name, *texts in choices.choice_rows(results)]
+    return Table([Head(head) for head in choices.HEADS], rows, choices.choice_notes(results)) if rows else None
 
 
 def _control_table(results: SweepResults) -> Table:

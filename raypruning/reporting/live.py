@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raypruning.core.plan import Plan
-from raypruning.core.progress import CurveProgress, curve_progress
+from raypruning.core.progress import CurveProgress, curves_progress
 from raypruning.core.records import ProbeResult
 from raypruning.reporting.wording import count, duration, percent
 
@@ -97,7 +97,7 @@ class LiveReport:
 
     def _rows(self) -> list[CurveProgress]:
         assert self._plan is not None
-        return [curve_progress(self._plan, curve, self._results) for curve in self._plan.curves]
+        return curves_progress(self._plan, self._results)
 
     def _line(self) -> str:
         rows = self._rows()
@@ -133,7 +133,7 @@ class LiveReport:
                 row.curve.method,
                 count(row.curve.budget, "epoch"),
                 str(row.curve.seed),
-                row.weakest_task or "waits for its parent",
+                row.weakest_task or f"waits for {row.waits_for}",
                 between,
                 str(row.num_open) if row.num_open else "[green]closed[/]",
                 f"{row.num_done} of {row.num_expected}",

@@ -50,7 +50,10 @@ def potential_notes(shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MA
     confidences = sorted({one.confidence for one in cells if one.spread and one.confidence is not None})
     if confidences:
         named = wording.listing([f"{100 * confidence:g} %" for confidence in confidences])
-        notes.append(f"( ) {named} interval.")
+        notes.append(
+            f"Before the brackets: the largest measured ratio that passes. ( ) where the limit lies with {named} "
+            "confidence, by a curve fitted to all measured networks."
+        )
     if any(one.spread and one.interval_kind == "seeds" for one in cells):
         notes.append("[ ] smallest and largest over seeds.")
     if any(one.status == "at_top" for one in cells):

@@ -23,6 +23,7 @@ from raypruning.reporting.answer import (
     marked_weakest,
     method_names,
     nominal_tasks,
+    searched_budgets,
     shifted_tasks,
     standings,
 )
@@ -109,7 +110,7 @@ def _draw_errors(
         is_main = other == delta
         axes.axhline(100 * other, color=INK, linewidth=1.2 if is_main else 0.8, linestyle=(0, (4, 3)))
     for method, colour in series_colours(method_names(results)).items():
-        for age, budget in enumerate(sorted(results.spec.budgets, reverse=True)):
+        for age, budget in enumerate(searched_budgets(results)):
             rows = frame[(frame["method"] == method) & (frame["budget"] == budget)]
             _draw_curve(axes, rows, column="added_error", colour=colour, age=age, linear=scale.linear)
             failed = rows[rows["status"] == "failed"]
@@ -353,7 +354,7 @@ def budget_panels(results: SweepResults, *, delta: float) -> list[Panel]:
 
     None with a single budget.
     """
-    budgets = sorted(results.spec.budgets)
+    budgets = searched_budgets(results)[::-1]
     if len(budgets) < 2:
         return []
     rows = {budget: standings(results, delta=delta, budget=budget) for budget in budgets}
@@ -380,7 +381,7 @@ def budget_panels(results: SweepResults, *, delta: float) -> list[Panel]:
 
 
 def _draw_budgets(figure: Figure, results: SweepResults, row: list[dict[str, Standing]], *, largest: float) -> None:
-    budgets = sorted(results.spec.budgets)
+    budgets = searched_budgets(results)[::-1]
     task = next(one.task for one in row[0].values())
     heading(figure, task, left="% of the parameters removed")
     axes = axes_at(figure, left=40, right=14, top=46, bottom=48)

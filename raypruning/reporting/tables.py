@@ -5,7 +5,7 @@ All text goes into `Text`, never into markup, so that a name with brackets in it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raypruning.core.records import SweepResults
+from raypruning.reporting import budget_choices as choices
 from raypruning.reporting import distributions, wording
 from raypruning.reporting.answer import (
     Excess,
@@ -28,10 +29,12 @@ from raypruning.reporting.answer import (
     marked_weakest,
     method_names,
     nominal_tasks,
+    searched_budgets,
     shifted_tasks,
     standings,
     weakest,
 )
+from raypruning.reporting.certainty import certified_line, resolution_note
 from raypruning.reporting.comparison import (
     Difference,
     compared_deltas,
@@ -41,6 +44,7 @@ from raypruning.reporting.comparison import (
 )
 from raypruning.reporting.corruption_notes import corruption_notes
 from raypruning.reporting.documents import to_json, to_markdown
+from raypruning.reporting.honest_split import split_notes, split_rows, split_title
 from raypruning.reporting.notes import (
     cost_lines,
     excess_notes,
@@ -90,6 +94,12 @@ class TerminalReport:
             if shifted_tasks(results):
                 yield Text()
                 yield excess_table(results, delta=delta, width=options.max_width)
+            if results.honest_split:
+                yield Text()
+                yield split_table(results, delta=delta, width=options.max_width)
+        if results.budget_choices:
+            yield Text()
+            yield choices_table(results)
         if controls(results):
             yield Text()
             yield controls_table(results)
@@ -126,7 +136,12 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
         f"after {wording.retraining(largest_budget(results), results.spec.schedule)}"
     )
     table = _fitted(title, first=[("task", [task.name for task in results.tasks])], columns=columns, width=width)
-    notes = [images_note(results, delta=delta), *potential_notes(shown)]
+    notes = [
+        images_note(results, delta=delta),
+        *potential_notes(shown),
+        certified_line(results, delta=delta),
+        resolution_note(results, delta=delta),
+    ]
     return Group(table, *(Text(line, style="dim") for line in notes if line))
 
 
@@ -148,20 +163,35 @@ def distributions_table(results: SweepResults, *, delta: float, width: int) -> R
 
 def budgets_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
     """Budget x method: the potential on the weakest task and on the nominal ones, largest budget first."""
-    budgets = sorted(results.spec.budgets, reverse=True)
     first: list[tuple[str, list[str]]] = [("retraining", []), ("on", [])]
     columns: dict[str, list[Cell]] = {method: [] for method in method_names(results)}
     nominal = [task.name for task in nominal_tasks(results)] if len(results.tasks) > 1 else []
-    for budget in budgets:
+    for budget in searched_budgets(results):
         rows = standings(results, delta=delta, budget=budget)
         for index, scope in enumerate(["every task", *nominal]):
             first[0][1].append("" if index else wording.count(budget, "epoch"))
             first[1][1].append(scope)
             for method, row in rows.items():
-                one = row[scope] if index else weakest(row.values())
-                columns[method].append(Cell(Text(one.amount if one else "open", style="bold"), Text()))
+                one = row[scope] if index else weakest(row.values()) or _unknown(row.values())
+                columns[method].append(Cell(Text(one.amount, style="bold"), Text()))
     title = f"Potential by budget, within {wording.points(delta)}"
     return _fitted(title, first=first, columns=columns, width=width)
+
+
+def _unknown(row: Iterable[Standing]) -> Standing:
+    """The first that is open or was not searched, so that there is no weakest."""
+    return next(one for one in row if one.ratio is None)
+
+
+def choices_table(results: SweepResults) -> RenderableType:
+    """Method and seed x the cheapest budget that is enough."""
+    table = _table()
+    for index, head in enumerate(choices.HEADS):
+        table.add_column(head, justify="left" if index == 0 else "right")
+    for row in choices.choice_rows(results):
+        table.add_row(*map(Text, row))
+    notes = [Text(line, style="dim") for line in choices.choice_notes(results)]
+    return Group(_titled(choices.TITLE, table), *notes)
 
 
 def excess_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
@@ -188,6 +218,17 @@ def _excess_cell(one: Excess) -> Cell:
     is_clear = one.low is not None and one.low > 0
     style = "yellow" if one.value is None else ("bold red" if is_clear else "bold")
     return Cell(Text(one.amount, style=style), Text(one.spread, style="dim"))
+
+
+def split_table(results: SweepResults, *, delta: float, width: int) -> RenderableType:
+    """Task x method: the potential chosen on one half of the images, and what is lost on the other."""
+    columns = {
+        method: [Cell(Text(one.ratio, style="bold"), Text(one.loss, style="dim")) for one in cells]
+        for method, cells in split_rows(results, delta=delta).items()
+    }
+    first: Head = [("task", [task.name for task in results.tasks])]
+    table = _fitted(split_title(delta), first=first, columns=columns, width=width)
+    return Group(table, *(Text(line, style="dim") for line in split_notes(results, delta=delta)))
 
 
 def controls_table(results: SweepResults) -> RenderableType:

@@ -29,11 +29,11 @@ def interval(low: float, high: float) -> str:
     return f"{percent_digits(low)} to {percent_digits(high)}"
 
 
-def signed_points(fraction: float) -> str:
+def signed_points(fraction: float, *, decimals: int = 1) -> str:
     """Such as `+1.2`: a difference of two error rates, in points. Zero has no sign."""
-    digits = f"{abs(100 * fraction):.1f}"
+    digits = f"{abs(100 * fraction):.{decimals}f}"
     if float(digits) == 0:
-        return "0.0"
+        return digits
     return ("+" if fraction > 0 else MINUS) + digits
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from raypruning.core.plan import Plan, next_probes
 from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
 from raypruning.core.records import Failure, Probe, ProbeResult, Task
+from raypruning.runtime.joined import stored_result, weighed
+from raypruning.runtime.limits import RunLimits
 
 MakeJob = Callable[[Probe, tuple[Task, ...], int], ProbeJob]
 
@@ -20,13 +22,20 @@ class Dispatcher:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, *, make_job: MakeJob, on_result: Callable[[ProbeResult, Dispatcher], None]
+        self,
+        plan: Plan,
+        store: Store,
+        *,
+        make_job: MakeJob,
+        on_result: Callable[[ProbeResult, Dispatcher], None],
+        limits: RunLimits | None = None,
     ) -> None:
         self.results: dict[str, ProbeResult] = {}
         self._plan = plan
         self._store = store
         self._make_job = make_job
         self._on_result = on_result
+        self._limits = limits
         self._ready: deque[ProbeJob] = deque()
         self._running: dict[str, ProbeJob] = {}
         self._seconds: dict[str, dict[str, float]] = {}
@@ -38,6 +47,11 @@ class Dispatcher:
     def num_running(self) -> int:
         """Jobs that were handed out and are not complete."""
         return len(self._running)
+
+    @property
+    def reached_limit(self) -> str:
+        """What ended the run before the plan did; empty for nothing."""
+        return (self._limits and self._limits.reached) or ""
 
     @property
     def num_ready(self) -> int:
@@ -53,6 +67,9 @@ class Dispatcher:
         """A job that may run now; None when all that remain wait for others."""
         if not self._ready:
             return None
+        if self._limits is not None and not self._limits.allow(self._ready[0]):
+            self._ready.clear()
+            return None
         job = self._ready.popleft()
         self._running[job.probe.id] = job
         return job
@@ -61,6 +78,8 @@ class Dispatcher:
         """Take the outcome of a job: a result, or the same job once more."""
         key = job.probe.id
         self._running.pop(key, None)
+        if self._limits is not None:
+            self._limits.end(job, outcome)
         self._attempts[key] = job.attempt
         spent = self._seconds.setdefault(key, {})
         for phase, seconds in outcome.seconds.items():
@@ -101,7 +120,7 @@ class Dispatcher:
 
     def _ask(self) -> None:
         """Queue what the plan wants and the store lacks, until the plan wants nothing that is not queued."""
-        while True:
+        while not self.reached_limit:
             waiting = {job.probe.id for job in self._ready} | set(self._running)
             asked = [probe for probe in next_probes(self._plan, self.results) if probe.id not in waiting]
             known = [result for probe in asked if (result := self._stored(probe, attempts=0)) is not None]
@@ -123,7 +142,7 @@ class Dispatcher:
     def _stored(self, probe: Probe, *, attempts: int) -> ProbeResult | None:
         """The result of a probe, if the store holds all of it."""
         key = probe.id
-        return stored_result(
+        result = stored_result(
             self._store,
             probe,
             self._plan.tasks,
@@ -131,6 +150,7 @@ class Dispatcher:
             seconds=self._seconds.get(key, {}),
             is_new=key in self._trained,
         )
+        return weighed(result, self.results, plan=self._plan, store=self._store)
 
     def _missing_tasks(self, probe: Probe) -> tuple[Task, ...]:
         missing = [task for task in self._plan.tasks if self._store.evaluation(probe.id, task.fingerprint) is None]
@@ -142,31 +162,3 @@ def _urgency(task: Task) -> int:
     if task.nominal == task.name:
         return 0
     return 1 if task.corruption.get("severity") == 3 else 2
-
-
-def stored_result(
-    store: Store,
-    probe: Probe,
-    tasks: tuple[Task, ...],
-    *,
-    attempts: int = 0,
-    seconds: dict[str, float] | None = None,
-    is_new: bool = False,
-) -> ProbeResult | None:
-    """The join of a stored training and its evaluations on all `tasks`; None if any of them is not there."""
-    result = store.training(probe.id)
-    if result is None:
-        return None
-    evaluations = {task.name: store.evaluation(probe.id, task.fingerprint) for task in tasks}
-    found = {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
-    if len(found) < len(tasks):
-        return None
-    return ProbeResult(
-        probe=probe,
-        status="done",
-        result=result,
-        evaluations=found,
-        seconds=seconds or {},
-        attempts=attempts,
-        is_new=is_new,
-    )

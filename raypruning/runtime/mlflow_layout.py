@@ -438,4 +438,10 @@ def _in_words(potential: Potential) -> str:
     if potential.ratio is None:
         return f"unknown ({potential.status})"
     above = f", {potential.next_ratio:.4f} is too much" if potential.next_ratio is not None else ""
-    return f"{potential.ratio:.4f}{above} ({potential.status})"
+    words = f"{potential.ratio:.4f}{above} ({potential.status})"
+    if potential.certified is not None:
+        words += f"; certified {potential.certified:.4f}"
+    if potential.estimate is not None:
+        fitted = potential.estimate
+        words += f"; fitted {fitted.ratio:.4f}, {fitted.low:.4f} to {fitted.high:.4f}"
+    return words

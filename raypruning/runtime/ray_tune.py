@@ -88,7 +88,7 @@ class RayExecutor:
         return f"Ray Tune ended before the sweep did; what it said is in {self._log_path}"
 
     def _tuner(self, searcher: JobSearcher, signals: HoldSignals, *, folder: str) -> tune.Tuner:
-        limit = min(self._max_concurrent or 1 << 30, self._room())
+        limit = min(self._max_concurrent or 1 << 30, _room(self._resources))
         trainable = tune.with_resources(
             ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
         )
@@ -111,19 +111,25 @@ class RayExecutor:
             ),
         )
 
-    def _room(self) -> int:
-        """How many probes the cluster can hold at once."""
-        have = ray.cluster_resources()
-        cpus, gpus = self._resources.cpus_per_probe, self._resources.gpus_per_probe
-        if gpus > have.get("GPU", 0.0):
-            raise ResourceError(
-                f"each probe was to have {gpus:g} GPUs, and Ray has {have.get('GPU', 0.0):g}; "
-                "leave --gpus-per-probe out to run on CPUs"
-            )
-        if cpus > have.get("CPU", 0.0):
-            raise ResourceError(f"each probe was to have {cpus:g} CPUs, and Ray has {have.get('CPU', 0.0):g}")
-        by_cpu = int(have.get("CPU", 0.0) / cpus + 1e-9)
-        return min(by_cpu, int(have["GPU"] / gpus + 1e-9)) if gpus else by_cpu
+
+def cluster_room(address: str, resources: Resources) -> int:
+    """How many probes a cluster can hold at once. Raises ResourceError where it is none."""
+    with _connected(address):
+        return _room(resources)
+
+
+def _room(resources: Resources) -> int:
+    have = ray.cluster_resources()
+    cpus, gpus = resources.cpus_per_probe, resources.gpus_per_probe
+    if gpus > have.get("GPU", 0.0):
+        raise ResourceError(
+            f"each probe was to have {gpus:g} GPUs, and Ray has {have.get('GPU', 0.0):g}; "
+            "leave --gpus-per-probe out to run on CPUs"
+        )
+    if cpus > have.get("CPU", 0.0):
+        raise ResourceError(f"each probe was to have {cpus:g} CPUs, and Ray has {have.get('CPU', 0.0):g}")
+    by_cpu = int(have.get("CPU", 0.0) / cpus + 1e-9)
+    return min(by_cpu, int(have["GPU"] / gpus + 1e-9)) if gpus else by_cpu
 
 
 def _why_it_died(error: Exception) -> str:

@@ -48,6 +48,8 @@ class Setting:
         growth: masks that grow while training; None for those that are there from the start.
         penalised: names of the parameters that L1 and L2 penalties count: the weights of prunable layers.
         save: called after an epoch when the last call is `save_seconds` ago; None never saves.
+        snapshot: called after each of `snapshot_epochs`, before `save`: what was saved has no snapshot before it that
+            is still to come. Only of masks that do not grow.
     """
 
     objective: Objective
@@ -66,6 +68,8 @@ class Setting:
     penalised: frozenset[str] = frozenset()
     save: Callable[[ResumeState], None] | None = None
     save_seconds: float = 30.0
+    snapshot: Callable[[Snapshot], None] | None = None
+    snapshot_epochs: frozenset[int] = frozenset()
 
 
 class Trained(NamedTuple):
@@ -73,6 +77,13 @@ class Trained(NamedTuple):
 
     history: tuple[Epoch, ...]
     masks: Masks
+
+
+class Snapshot(NamedTuple):
+    """What a training would leave if it ended here. The weights are those of the model itself, and move on with it."""
+
+    weights: Mapping[str, Tensor]
+    trained: Trained
 
 
 def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeState | None = None) -> Trained:
@@ -91,6 +102,8 @@ def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeSta
     best = _Best()
     if resume is not None:
         history, best = _restore(resume, model, optimiser, growing)
+    if not history:
+        _take_snapshot(model, masks, setting, history, best)
     saved_at = time.monotonic()
     for epoch in range(len(history), num_epochs):
         rate, loss = _train_epoch(model, masks, optimiser, setting, growing, epoch=epoch)
@@ -107,6 +120,7 @@ def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeSta
         is_candidate = setting.recipe.keep == "best" and _is_final(setting, growing, num_epochs=epoch + 1)
         if is_candidate and validation_loss is not None and validation_error is not None:
             best = best.better_of(validation_error, validation_loss, epoch + 1, model)
+        _take_snapshot(model, masks, setting, history, best)
         is_last = epoch + 1 == num_epochs
         if setting.save and not is_last and time.monotonic() - saved_at >= setting.save_seconds:
             setting.save(_resume_state(model, optimiser, history, best, growing))
@@ -114,6 +128,12 @@ def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeSta
     if best.state is not None:
         load_weights(model, best.state)
     return Trained(tuple(history), growing.masks if growing else masks)
+
+
+def _take_snapshot(model: nn.Module, masks: Masks, setting: Setting, history: list[Epoch], best: _Best) -> None:
+    if setting.snapshot is not None and len(history) in setting.snapshot_epochs:
+        weights = model.state_dict() if best.state is None else best.state
+        setting.snapshot(Snapshot(weights, Trained(tuple(history), masks)))
 
 
 def _steps_per_epoch(setting: Setting) -> int:

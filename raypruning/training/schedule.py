@@ -14,9 +14,13 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: in
         epochs: of this training: the recipe's when dense, the budget when retraining. A training from scratch runs the
             whole schedule, compressed or stretched into its epochs.
 
-    Source: Lost in Pruning, appendix, for the schedules; Renda et al. 2020 for rewinding.
+    Source: Lost in Pruning, appendix, for the schedules; Renda et al. 2020 for rewinding; Zinkevich 2003 for steps of
+    1/sqrt(t), which are good after any number of them.
     """
     how = recipe.retrain_schedule if is_retraining else "scaled"
+    if how == "anytime":
+        # No warm-up: it begins from trained weights, and a short budget would see nothing else.
+        return recipe.learning_rate / math.sqrt(1.0 + step / steps_per_epoch)
     return _rate_at(recipe, _dense_epoch(recipe, step, steps_per_epoch=steps_per_epoch, epochs=epochs, how=how))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from raypruning.core.records import SearchSpec
 from raypruning.core.search.axis import position, ratio_at
-from raypruning.core.search.brackets import Bracket, bracket, is_narrow
+from raypruning.core.search.brackets import Bracket, bracket, is_narrow, missing_end
 from raypruning.core.search.strategy import Known
 
 
@@ -29,7 +29,7 @@ def next_ratios(search: SearchSpec, known: Known) -> tuple[float, ...]:
         chosen = _even_sections(spans, num=search.probes_per_round, exclude=measured)
     if chosen:
         return chosen
-    ends = sorted({end for one in brackets if (end := _missing_end(one, search=search)) is not None} - measured)
+    ends = sorted({end for one in brackets if (end := missing_end(one, search=search)) is not None} - measured)
     return tuple(ends[: search.probes_per_round])
 
 
@@ -39,14 +39,6 @@ def _open_span(one: Bracket, *, search: SearchSpec) -> tuple[float, float] | Non
     if one.high <= search.low or is_narrow(inside, resolution=search.resolution):
         return None
     return position(inside.low), position(inside.high)
-
-
-def _missing_end(one: Bracket, *, search: SearchSpec) -> float | None:
-    """The end of the range that decides a bracket which has shrunk against it."""
-    if not one.is_high_measured and one.low < search.high:
-        return search.high
-    # Nothing in the range passes so far: is it the lowest ratio, or none at all?
-    return search.low if one.low == 0.0 < search.low < one.high else None
 
 
 def _best_halving(spans: Mapping[tuple[float, float], int], *, exclude: Collection[float]) -> tuple[float, ...]:

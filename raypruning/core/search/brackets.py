@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from raypruning.core.records import SearchSpec
 from raypruning.core.search.axis import position, width
 
 
@@ -46,3 +47,11 @@ def is_monotone(outcomes: Mapping[float, bool]) -> bool:
     """Whether no measured ratio fails below one that passes."""
     low = max((ratio for ratio, passes in outcomes.items() if passes), default=0.0)
     return all(passes for ratio, passes in outcomes.items() if ratio < low)
+
+
+def missing_end(bracket: Bracket, *, search: SearchSpec) -> float | None:
+    """The end of the range that decides a bracket which has shrunk against it."""
+    if not bracket.is_high_measured and bracket.low < search.high:
+        return search.high
+    # Nothing in the range passes so far: is it the lowest ratio, or none at all?
+    return search.low if bracket.low == 0.0 < search.low < bracket.high else None

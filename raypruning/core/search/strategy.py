@@ -11,6 +11,29 @@ from raypruning.errors import UnknownNameError, unknown_name_message
 Outcomes = Mapping[float, bool]  # asked ratio -> within the threshold
 
 
+class Loss(NamedTuple):
+    """What a network loses on a task.
+
+    Attributes:
+        value: its error minus its parent's.
+        standard_error: of that, over test images.
+    """
+
+    value: float
+    standard_error: float
+
+
+class TaskLosses(NamedTuple):
+    """What the probes of one curve lose on one task, and the losses that are asked about.
+
+    Attributes:
+        by_ratio: asked ratio -> loss; a failed probe is not in it.
+    """
+
+    deltas: tuple[float, ...]
+    by_ratio: Mapping[float, Loss]
+
+
 class Known(NamedTuple):
     """What the probes of one curve have shown.
 
@@ -18,11 +41,13 @@ class Known(NamedTuple):
         outcomes: of every (task, delta) threshold; a failed probe is in none.
         clear: of every threshold, asked ratios that are beyond it by more than noise.
         failed: asked ratios whose probe failed.
+        tasks: the numbers behind the outcomes, for strategies that weigh them.
     """
 
     outcomes: tuple[Outcomes, ...]
     clear: tuple[Collection[float], ...]
     failed: Collection[float]
+    tasks: tuple[TaskLosses, ...] = ()
 
     @property
     def asked(self) -> set[float]:
@@ -39,11 +64,12 @@ def strategy(name: str) -> Strategy:
     from raypruning.core.search.bisect import next_ratios as bisect
     from raypruning.core.search.chain import next_ratios as chain
     from raypruning.core.search.grid import next_ratios as grid
+    from raypruning.core.search.model import next_ratios as model
 
-    strategies: dict[str, Strategy] = {"bisect": bisect, "chain": chain, "grid": grid}
+    strategies: dict[str, Strategy] = {"bisect": bisect, "chain": chain, "grid": grid, "model": model}
     if name not in strategies:
         raise UnknownNameError(unknown_name_message("search strategy", name, strategies))
     return strategies[name]
 
 
-STRATEGY_NAMES = ("bisect", "chain", "grid")
+STRATEGY_NAMES = ("bisect", "chain", "grid", "model")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from raypruning.analysis.bootstrap import Resampler, interval_of, resampled_potentials
+from raypruning.analysis.bootstrap import Resampler, interval_of, mean_over_seeds, resampled_potentials
 from raypruning.analysis.metrics import metric_of
 
 NUM_IMAGES = 400
@@ -193,3 +193,17 @@ def test_excess_of_tasks_with_other_images_has_the_spreads_of_both(num_nominal):
     # A normal's 5 % and 95 % quantiles; 6.7 % of the spread as with scipy's above, four of these.
     assert found.low == pytest.approx(centre - 1.645 * spread, abs=4 * 0.067 * spread)
     assert found.high == pytest.approx(centre + 1.645 * spread, abs=4 * 0.067 * spread)
+
+
+def test_mean_over_seeds_of_one_seed_is_its_own_samples():
+    samples_R = np.random.default_rng(0).uniform(0.2, 0.8, R)
+    assert np.array_equal(mean_over_seeds([samples_R]), samples_R)
+
+
+def test_mean_over_seeds_varies_as_the_standard_error_of_seeds_where_images_say_nothing():
+    values = [0.5, 0.6, 0.9]
+    found = mean_over_seeds([np.full(R, value) for value in values])
+    # The spread of a thousand draws is known to 1 / sqrt(2 * 1000), 2.2 %; four of these.
+    assert found.std() == pytest.approx(np.std(values, ddof=1) / math.sqrt(3), rel=0.09)
+    # The mean of a thousand draws to its standard error; four of these.
+    assert found.mean() == pytest.approx(np.mean(values), abs=4 * found.std() / math.sqrt(R))

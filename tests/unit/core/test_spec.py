@@ -319,7 +319,8 @@ def test_setting_without_key_or_value_is_refused_with_an_example(setting):
         ({"delta": [0.1]}, "unknown field 'delta': did you mean deltas or"),
         (
             {"search": {"zzz": 1}},
-            "unknown field 'search.zzz': there are high, low, probes_per_round, ratios, resolution",
+            "unknown field 'search.zzz': there are budget_distance, budget_search, high, low, max_points, "
+            "probes_per_round, ratios, resolution",
         ),
         ({"methods": [{"name": "wt", "parametres": {}}]}, "'methods.0.parametres': did you mean parameters?"),
         ({"data": {"train_imgs": 1}}, "unknown field 'data.train_imgs': did you mean train_images or"),
@@ -432,3 +433,26 @@ def test_toml_with_a_key_twice_or_bad_syntax_is_refused_with_source_and_line(tex
     assert message.startswith("demo.toml: not valid TOML: ")
     assert line in message
     assert "\n" not in message
+
+
+# --- The search that fits the questions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tasks", "deltas", "search", "expected"),
+    [
+        (["nominal"], [0.01], {}, "bisect"),
+        (["nominal", "noise/uniform/1"], [0.01, 0.02], {}, "bisect"),  # four thresholds
+        (["nominal"], [0.01, 0.02, 0.03, 0.04, 0.05], {}, "model"),
+        (["nominal"], [0.01, 0.02, 0.03, 0.04, 0.05], {"strategy": "bisect"}, "bisect"),
+        (["nominal"], [0.01], {"strategy": "model"}, "model"),
+        (["nominal"], [0.01], {"ratios": [0.5, 0.9]}, "grid"),
+    ],
+)
+def test_strategy_that_is_not_named_follows_from_the_number_of_thresholds(tasks, deltas, search, expected):
+    assert build(tasks=tasks, deltas=deltas, search=search).search.strategy == expected
+
+
+def test_chain_is_searched_along_its_links_however_many_thresholds_there_are():
+    deltas = [0.01, 0.02, 0.03, 0.04, 0.05]
+    assert build(deltas=deltas, schedule={"kind": "iterative", "steps": 4}).search.strategy == "chain"

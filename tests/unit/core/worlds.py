@@ -129,6 +129,7 @@ def done(probe: Probe, num_wrong: Mapping[str, int], *, ratio_reached: float | N
         status="done",
         result=TrainingResult(training=probe.training, checkpoint=checkpoint),
         evaluations={task: make_evaluation(num, training=probe.id, task=task) for task, num in num_wrong.items()},
+        standard_errors=dict.fromkeys(num_wrong, 0.002),
     )
 
 

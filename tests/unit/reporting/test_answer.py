@@ -102,7 +102,7 @@ def test_standing_of_a_finished_search_is_the_summary(results):
     summary = next(s for s in results.summaries if (s.method, s.task, s.budget) == ("wt", "noise/uniform/0.1", 10))
     found = standing(results, method="wt", task="noise/uniform/0.1", delta=DELTA, budget=10)
     assert (found.ratio, found.status) == (summary.mean, "known")
-    assert (found.low, found.high) == (summary.interval.low, summary.interval.high)
+    assert (found.low, found.high) == (summary.estimate.low, summary.estimate.high)
 
 
 def test_standing_with_an_open_seed_is_the_mean_of_lower_bounds(results):

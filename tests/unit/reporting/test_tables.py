@@ -28,7 +28,13 @@ def test_report_shows_status_marks_and_explains_them(results):
     assert "≥ 96.0 %" in text
     assert "? ≥ 57.0 %" in text
     assert "* 61.6 %" in text
-    for note in ("▾ weakest task", "≥ the largest ratio", "? or open", "* not monotone", "( ) 90 % interval"):
+    for note in (
+        "▾ weakest task",
+        "≥ the largest ratio",
+        "? or open",
+        "* not monotone",
+        "( ) where the limit lies with 90 % confidence",
+    ):
         assert note in text
 
 

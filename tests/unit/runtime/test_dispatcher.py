@@ -29,7 +29,8 @@ from raypruning.core.records import (
     Task,
     TrainingResult,
 )
-from raypruning.runtime.dispatcher import Dispatcher, stored_result
+from raypruning.runtime.dispatcher import Dispatcher
+from raypruning.runtime.joined import stored_result
 
 NUM = 1000
 TASKS = tuple(

@@ -146,3 +146,31 @@ def test_constant_retraining_stays_at_the_rate_of_the_dense_last_epoch(fields):
     rates = ours(recipe(**fields, retrain_schedule="constant"), epochs=3, is_retraining=True)
     first_of_last_epoch = ours(recipe(**fields))[-STEPS_PER_EPOCH]
     assert rates == [first_of_last_epoch] * 3 * STEPS_PER_EPOCH
+
+
+@pytest.mark.parametrize("fields", SCHEDULES)
+@pytest.mark.parametrize("how", ["constant", "anytime"])
+def test_rates_of_an_anytime_retraining_are_the_first_of_any_longer_one(fields, how):
+    anytime = recipe(**fields, retrain_schedule=how)
+    assert anytime.is_anytime
+    longest = ours(anytime, epochs=2 * EPOCHS, is_retraining=True)
+    for epochs in (1, 3, EPOCHS):
+        assert ours(anytime, epochs=epochs, is_retraining=True) == longest[: epochs * STEPS_PER_EPOCH]
+
+
+@pytest.mark.parametrize("how", ["scaled", "tail"])
+def test_rates_of_other_retrainings_depend_on_the_budget(how):
+    other = recipe(milestones=(4, 9), retrain_schedule=how)
+    assert not other.is_anytime
+    longest = ours(other, epochs=EPOCHS, is_retraining=True)
+    assert ours(other, epochs=5, is_retraining=True) != longest[: 5 * STEPS_PER_EPOCH]
+
+
+def test_anytime_rates_fall_with_the_square_root_of_the_epochs_from_the_full_rate():
+    rates = ours(recipe(warmup_epochs=2, retrain_schedule="anytime"), is_retraining=True)
+    expected = torchs(
+        lambda optimiser: lr_scheduler.LambdaLR(optimiser, lambda step: (1 + step / STEPS_PER_EPOCH) ** -0.5)
+    )
+    # One rounding each in the square root, the power and the product.
+    assert rates == pytest.approx(expected, rel=1e-15)
+    assert rates[0] == 0.3 and rates[3 * STEPS_PER_EPOCH] == 0.15
