@@ -47,8 +47,11 @@ def draw_search(curve: GridCurve, shown: tuple[str, str], path: Path) -> None:
         everything = [(position(q), world.measure(q)[index].value) for q in curve.ratios_P]
         axes.plot(*zip(*((u, 100 * loss) for u, loss in everything), strict=True), "o", ms=3.5, color=GREY, zorder=2)
         points = [(position(world.reached(q)), row[index]) for q, row in asked.items()]
-        measured = Measurements(*(np.array(values) for values in zip(*((u, *one) for u, one in points), strict=True)))
-        curves = fit(measured, low=position(SEARCH.low), high=position(SEARCH.high))
+        curves = fit(
+            Measurements.of((world.reached(q), row[index]) for q, row in asked.items()),
+            low=position(SEARCH.low),
+            high=position(SEARCH.high),
+        )
         losses_NU = 100 * curves.losses(positions_U)
         low_U, middle_U, high_U = np.quantile(losses_NU, [0.05, 0.5, 0.95], axis=0)
         axes.fill_between(positions_U, low_U, high_U, color=BLUE, alpha=0.16, lw=0, zorder=1)

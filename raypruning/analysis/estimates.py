@@ -26,12 +26,7 @@ def fitted_ratios(losses: Iterable[tuple[float, Loss]], deltas: Sequence[float],
     Args:
         losses: reached ratios and what was lost there, of at least one network.
     """
-    ratios, values = zip(*sorted(losses), strict=True)  # in an order of their own: sums are rounded
-    measured = Measurements(
-        np.array([position(ratio) for ratio in ratios]),
-        np.array([loss.value for loss in values]),
-        np.array([loss.standard_error for loss in values]),
-    )
+    measured = Measurements.of(losses)
     top = max(position(search.high), float(measured.positions_M.max()))
     curves = fit(measured, low=position(search.low), high=top)
     return np.asarray(-np.expm1(-np.clip(curves.crossings(deltas), 0.0, top)))
@@ -59,6 +54,7 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     # 1.645 standard deviations, as in an interval of 90 %.
     between = float(ratios_S.var(ddof=1)) * 1.645**2
     low, high = (np.sqrt(max(within, between) / len(ratios_S)) for within in (below, above))
+    top = max(one.high for one in estimates)  # Nothing is known beyond the largest ratio of the search.
     return Estimate(
-        ratio=mean, low=max(mean - float(low), 0.0), high=min(mean + float(high), 1.0), confidence=CONFIDENCE
+        ratio=mean, low=max(mean - float(low), 0.0), high=min(mean + float(high), top), confidence=CONFIDENCE
     )

@@ -15,11 +15,14 @@ docs/search.md for how well its intervals cover.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
+
+from raypruning.core.search.axis import position
+from raypruning.core.search.strategy import Loss
 
 NUM_CURVES = 512
 _NUM_LEVELS = 9
@@ -49,6 +52,12 @@ class Measurements(NamedTuple):
     positions_M: np.ndarray
     losses_M: np.ndarray
     errors_M: np.ndarray
+
+    @classmethod
+    def of(cls, losses: Iterable[tuple[float, Loss]]) -> Measurements:
+        """From ratios and what was lost there, in any order: sums are rounded, and these are always the same."""
+        rows = [(position(ratio), *loss) for ratio, loss in sorted(losses)]
+        return cls(*np.array(rows, dtype=float).reshape(-1, 3).T)
 
 
 class Curves(NamedTuple):

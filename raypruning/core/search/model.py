@@ -12,7 +12,7 @@ Source: the criterion is that of Cohn 1996 (active learning with statistical mod
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,27 +44,34 @@ def next_ratios(search: SearchSpec, known: Known) -> tuple[float, ...]:
 # A search is replayed from its beginning after every result: what it said before need not be computed again.
 @functools.lru_cache(maxsize=4096)
 def _informative(search: SearchSpec, rows: _Rows, asked: frozenset[float]) -> tuple[float, ...]:
-    inside = asked - {search.low, search.high}
-    num = min(search.probes_per_round, search.max_points - NUM_ENDS - len(inside))
-    low, high, step = position(search.low), position(search.high), width(search.resolution)
-    candidates_U = np.linspace(low, high, 2 + int((high - low) / step))[1:-1]
-    taken = np.array([position(ratio) for ratio in asked])
-    is_free_U = (np.abs(candidates_U[:, None] - taken[None, :]) > step / 2).all(axis=1)
-    candidates_U = candidates_U[is_free_U]
-    if num <= 0 or not len(candidates_U):
+    num_inside = len(asked - {search.low, search.high})
+    candidates_U = _candidates(search, asked)
+    num = min(search.probes_per_round, search.max_points - NUM_ENDS - num_inside, len(candidates_U))
+    if num <= 0:
         return ()
-    views = [_view(deltas, dict(losses), candidates_U, low=low, high=high, step=step) for deltas, losses in rows]
+    views = [_view(search, deltas, losses, candidates_U) for deltas, losses in rows]
     chosen: list[int] = []
-    for _ in range(min(num, len(candidates_U))):
-        gain_U = np.sum([_gain(view) for view in views], axis=0)
-        left = sum(float(np.trace(view.covariance_CC[len(candidates_U) :, len(candidates_U) :])) for view in views)
-        gain_U[chosen] = -1.0
-        best = int(np.argmax(np.round(gain_U / max(left, 1e-12), 9)))
-        if left <= 0 or (inside and not chosen and gain_U[best] < MIN_GAIN * left):
+    for _ in range(num):
+        left = sum(view.left for view in views)
+        if left == 0.0:
+            break
+        share_U = np.sum([view.gain_U for view in views], axis=0) / left
+        share_U[chosen] = -1.0
+        # Rounded, so that a last bit that differs between platforms decides nothing. Ties: the lower ratio.
+        best = int(np.argmax(np.round(share_U, 9)))
+        if num_inside > 0 and not chosen and share_U[best] < MIN_GAIN:
             break
         chosen.append(best)
-        views = [_after(view, best) for view in views]
+        views = [view.after(best) for view in views]
     return tuple(sorted(ratio_at(candidates_U[index]) for index in chosen))
+
+
+def _candidates(search: SearchSpec, asked: Collection[float]) -> np.ndarray:
+    """Positions a resolution apart, without those too near to a ratio that was asked for."""
+    low, high, step = position(search.low), position(search.high), width(search.resolution)
+    inside_U = np.linspace(low, high, 2 + int((high - low) / step))[1:-1]
+    taken = np.array([position(ratio) for ratio in asked])
+    return np.asarray(inside_U[(np.abs(inside_U[:, None] - taken[None, :]) > step / 2).all(axis=1)])
 
 
 class _View(NamedTuple):
@@ -78,45 +85,35 @@ class _View(NamedTuple):
     covariance_CC: np.ndarray
     noise_U: np.ndarray
 
+    @property
+    def left(self) -> float:
+        """The variance of all open thresholds."""
+        return float(np.diag(self.covariance_CC)[len(self.noise_U) :].sum())
 
-def measurements(losses: Mapping[float, Loss]) -> Measurements:
-    """Losses by ratio as arrays."""
-    return Measurements(
-        np.array([position(ratio) for ratio in losses]),
-        np.array([loss.value for loss in losses.values()]),
-        np.array([loss.standard_error for loss in losses.values()]),
-    )
+    @property
+    def gain_U(self) -> np.ndarray:
+        """How much less of it there would be after a measurement at each candidate."""
+        num = len(self.noise_U)
+        cross_UT = self.covariance_CC[:num, num:]
+        return np.asarray((cross_UT**2).sum(axis=1) / (np.diag(self.covariance_CC)[:num] + self.noise_U))
+
+    def after(self, index: int) -> _View:
+        """The view after a measurement at a candidate."""
+        column_C = self.covariance_CC[:, index]
+        taken_CC = np.outer(column_C, column_C) / (column_C[index] + self.noise_U[index])
+        return self._replace(covariance_CC=self.covariance_CC - taken_CC)
 
 
 def _view(
-    deltas: Sequence[float],
-    losses: Mapping[float, Loss],
-    candidates_U: np.ndarray,
-    *,
-    low: float,
-    high: float,
-    step: float,
+    search: SearchSpec, deltas: Sequence[float], losses: Sequence[tuple[float, Loss]], candidates_U: np.ndarray
 ) -> _View:
-    measured = measurements(losses)
+    low, high = position(search.low), position(search.high)
+    measured = Measurements.of(losses)
     curves = fit(measured, low=low, high=high)
     losses_NU = curves.losses(candidates_U)
     crossings_NT = np.clip(curves.crossings(deltas), low, high)
     spread_T = np.subtract(*np.quantile(crossings_NT, [0.95, 0.05], axis=0))
-    quantities_NC = np.concatenate([losses_NU, crossings_NT[:, spread_T > step]], axis=1)
+    quantities_NC = np.concatenate([losses_NU, crossings_NT[:, spread_T > width(search.resolution)]], axis=1)
     error = np.sqrt(np.mean(measured.errors_M**2)) if losses else TYPICAL_ERROR
     noise_U = error**2 + curves.deviation**2 + (MISFIT * np.median(losses_NU, axis=0)) ** 2
     return _View(np.atleast_2d(np.cov(quantities_NC, rowvar=False, bias=True)), noise_U)
-
-
-def _gain(view: _View) -> np.ndarray:
-    """How much less variance all thresholds of a task would have after a measurement at each candidate."""
-    num = len(view.noise_U)
-    cross_UT = view.covariance_CC[:num, num:]
-    return np.asarray((cross_UT**2).sum(axis=1) / (np.diag(view.covariance_CC)[:num] + view.noise_U))
-
-
-def _after(view: _View, index: int) -> _View:
-    """The view after a measurement at a candidate."""
-    column_C = view.covariance_CC[:, index]
-    taken_CC = np.outer(column_C, column_C) / (column_C[index] + view.noise_U[index])
-    return view._replace(covariance_CC=view.covariance_CC - taken_CC)

@@ -51,9 +51,13 @@ def test_mean_over_seeds_takes_the_larger_of_what_intervals_and_seeds_say():
     agreeing = [Estimate(ratio=0.8, low=0.7, high=0.85)] * 4
     found = mean_estimate(agreeing)
     assert (found.ratio, found.low, found.high) == pytest.approx((0.8, 0.75, 0.825))
-    apart = [Estimate(ratio=ratio, low=ratio - 0.01, high=ratio + 0.01) for ratio in (0.6, 0.8)]
+    apart = [Estimate(ratio=ratio, low=ratio - 0.01, high=0.95) for ratio in (0.6, 0.8)]
     # sd of .6 and .8 is .2 / sqrt(2); the mean of two has that over sqrt(2), and 1.645 of it is the half width.
     half = 1.645 * 0.2 / math.sqrt(2) / math.sqrt(2)
     found = mean_estimate(apart)
-    assert (found.low, found.high) == pytest.approx((0.7 - half, 0.7 + half))
+    # Above, intervals of .35 and .15 say more: the root of their mean square over the root of 2.
+    above = math.sqrt((0.35**2 + 0.15**2) / 2) / math.sqrt(2)
+    assert (found.low, found.high) == pytest.approx((0.7 - half, 0.7 + above))
+    beyond = [Estimate(ratio=ratio, low=0.1, high=0.95) for ratio in (0.5, 0.9, 0.94)]
+    assert mean_estimate(beyond).high == 0.95  # the largest ratio of the search
     assert mean_estimate(agreeing[:1]) == agreeing[0]

@@ -94,7 +94,7 @@ def test_gain_and_update_are_those_of_conditioning_a_normal_distribution(seed):
     root = random.normal(size=(num + num_thresholds, num + num_thresholds))
     covariance, noise = root @ root.T, random.uniform(0.1, 1.0, num)
     view = model._View(covariance, noise)
-    gain = model._gain(view)
+    gain = view.gain_U
     for index in range(num):
         # Condition on y = value at the candidate + noise, with y as one more variable of the joint distribution.
         joint = np.block(
@@ -106,6 +106,6 @@ def test_gain_and_update_are_those_of_conditioning_a_normal_distribution(seed):
         precision = np.linalg.inv(joint + 1e-12 * np.eye(len(joint)))
         conditional = np.linalg.inv(precision[:-1, :-1])
         # Inverting twice loses the square of the condition number of a random matrix, at most 1e8 here.
-        assert model._after(view, index).covariance_CC == pytest.approx(conditional, abs=1e-4)
+        assert view.after(index).covariance_CC == pytest.approx(conditional, abs=1e-4)
         less = np.trace(covariance[num:, num:]) - np.trace(conditional[num:, num:])
         assert gain[index] == pytest.approx(less, abs=1e-4)
