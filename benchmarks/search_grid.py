@@ -81,7 +81,8 @@ class GridWorld:
             fitted = IsotonicRegression().fit(positions, losses, sample_weight=weights)
             smooth_U = fitted.predict(fine_U)
             found.append([-np.expm1(-fine_U[np.flatnonzero(smooth_U <= delta)[-1]]) for delta in deltas])
-        return np.array(found)
+        # Below the grid is nothing but the dense network.
+        return np.where(np.array(found) < self._ratios_P[0], 0.0, found)
 
     def _nearest(self, ratio: float) -> int:
         return int(np.argmin(np.abs(self._positions_P - position(ratio))))

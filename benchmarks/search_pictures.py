@@ -46,7 +46,8 @@ def draw_search(curve: GridCurve, shown: tuple[str, str], path: Path) -> None:
         index = curve.tasks.index(task)
         everything = [(position(q), world.measure(q)[index].value) for q in curve.ratios_P]
         axes.plot(*zip(*((u, 100 * loss) for u, loss in everything), strict=True), "o", ms=3.5, color=GREY, zorder=2)
-        points = [(position(world.reached(q)), row[index]) for q, row in asked.items()]
+        # Several asked ratios may be given the same network.
+        points = list({world.reached(q): (position(world.reached(q)), row[index]) for q, row in asked.items()}.values())
         curves = fit(
             Measurements.of((world.reached(q), row[index]) for q, row in asked.items()),
             low=position(SEARCH.low),
@@ -69,7 +70,7 @@ def draw_search(curve: GridCurve, shown: tuple[str, str], path: Path) -> None:
         axis_of_ratios(axes)
         axes.set_ylim(-1.0, 6.0)
     panels[0].set_ylabel("points of accuracy lost")
-    panels[0].text(position(0.29), 100 * DELTA + 0.12, "delta", color=ORANGE)
+    panels[0].text(position(0.9905), 100 * DELTA + 0.12, "delta", color=ORANGE, ha="right")
     figure.savefig(path, dpi=110)
 
 
@@ -133,8 +134,8 @@ def main() -> None:
     grid = read_grid(HERE / "search_grid.npz")
     by_label = {curve.label: curve for curve in grid.curves}
     tasks = by_label["wt, seed 0"].tasks
-    draw_search(by_label["wt, seed 0"], (tasks[0], tasks[2]), DOCS / "finding_a_potential.png")
-    draw_intervals(by_label["ft, seed 0"], DOCS / "reading_an_interval.png")
+    draw_search(by_label["wt, seed 1"], (tasks[0], tasks[2]), DOCS / "finding_a_potential.png")
+    draw_intervals(by_label["wt, seed 1"], DOCS / "reading_an_interval.png")
 
 
 if __name__ == "__main__":

@@ -25,17 +25,17 @@ from raypruning.core.search.axis import position
 from raypruning.core.search.strategy import Loss
 
 NUM_CURVES = 512
-_NUM_LEVELS = 9
 
 _KNEES_PER_UNIT = 12  # knees per unit of u: less than a tenth of what is kept apart
-_WIDTHS = np.array([0.03, 0.1, 0.25, 0.6])
+_WIDTHS = np.array([0.03, 0.1, 0.25, 0.6, 1.2])
 _SLOPES = np.geomspace(0.01, 4.0, 12)
 DEVIATIONS = np.array([0.0005, 0.001, 0.002, 0.004])  # of a retraining's error from seed to seed
-LEVEL_DEVIATION = 0.0025
+# Of c: most networks differ little from their parent where little is pruned, on shifted tasks some by points.
+LEVEL_DEVIATIONS = np.array([0.001, 0.003, 0.01])
 # Of the variance over images, what is the parent's own and common to all ratios: it hides in the level of a curve.
 SHARED = 0.5
 # How far a curve may be from the family, as a fraction of the loss itself.
-MISFIT = 0.15
+MISFIT = 0.2
 MISFIT_FLOOR = 0.0005
 NEIGHBOURHOOD = 0.3  # in u
 
@@ -99,43 +99,42 @@ def fit(measured: Measurements, *, low: float, high: float) -> Curves:
     knees_K = np.linspace(low - 0.5, high + 0.5, 2 + int(_KNEES_PER_UNIT * (high - low + 1.0)))
     knees_G, widths_G = (axis.ravel() for axis in np.meshgrid(knees_K, _WIDTHS, indexing="ij"))
     basis_GM = widths_G[:, None] * np.logaddexp(0.0, (measured.positions_M - knees_G[:, None]) / widths_G[:, None])
-    variance_DM = _variance(measured)
+    deviations_V, levels_V = (axis.ravel() for axis in np.meshgrid(DEVIATIONS, LEVEL_DEVIATIONS, indexing="ij"))
+    variance_VM = _variance(measured) + deviations_V[:, None] ** 2
     shared = SHARED * float(np.mean(measured.errors_M**2)) if len(measured.errors_M) else 0.0
-    prior = LEVEL_DEVIATION**2 + shared
+    prior_V = levels_V**2 + shared
     # Weighted sums, from which the likelihood with c integrated out follows for every slope.
-    precision_DM = 1.0 / variance_DM
-    sum_D = precision_DM.sum(axis=1)
-    loss_D = precision_DM @ measured.losses_M
-    square_D = precision_DM @ measured.losses_M**2
-    basis_GD = basis_GM @ precision_DM.T
-    cross_GD = (basis_GM * measured.losses_M) @ precision_DM.T
-    basis2_GD = basis_GM**2 @ precision_DM.T
+    precision_VM = 1.0 / variance_VM
+    loss_V = precision_VM @ measured.losses_M
+    square_V = precision_VM @ measured.losses_M**2
+    basis_GV = basis_GM @ precision_VM.T
+    cross_GV = (basis_GM * measured.losses_M) @ precision_VM.T
+    basis2_GV = basis_GM**2 @ precision_VM.T
     s = _SLOPES[None, :, None]
-    residual_GSD = loss_D - s * basis_GD[:, None, :]
-    residual2_GSD = square_D - 2 * s * cross_GD[:, None, :] + s**2 * basis2_GD[:, None, :]
-    posterior_D = 1.0 / (sum_D + 1.0 / prior)
-    log_GSD = -0.5 * (residual2_GSD - residual_GSD**2 * posterior_D)
-    log_GSD += 0.5 * np.log(posterior_D / prior) - 0.5 * np.log(variance_DM).sum(axis=1)
-    weights = np.exp(log_GSD - log_GSD.max())
-    picked, places = _systematic(weights.ravel())
-    g, i, d = np.unravel_index(picked, weights.shape)
+    residual_GSV = loss_V - s * basis_GV[:, None, :]
+    residual2_GSV = square_V - 2 * s * cross_GV[:, None, :] + s**2 * basis2_GV[:, None, :]
+    posterior_V = 1.0 / (precision_VM.sum(axis=1) + 1.0 / prior_V)
+    log_GSV = -0.5 * (residual2_GSV - residual_GSV**2 * posterior_V)
+    log_GSV += 0.5 * np.log(posterior_V / prior_V) - 0.5 * np.log(variance_VM).sum(axis=1)
+    weights_GSV = np.exp(log_GSV - log_GSV.max())
+    picked, places = _systematic(weights_GSV.ravel())
+    g, i, v = np.unravel_index(picked, weights_GSV.shape)
     # Levels are spread over their distribution by the place that a curve has among those of its cell.
-    level_N = residual_GSD[g, i, d] * posterior_D[d] + ndtri(places) * np.sqrt(posterior_D[d])
+    level_N = residual_GSV[g, i, v] * posterior_V[v] + ndtri(places) * np.sqrt(posterior_V[v])
     # Part of that level is luck of the parent's images, and no property of the networks.
-    level_N = level_N * (LEVEL_DEVIATION**2 / prior) + _spread(NUM_CURVES) * np.sqrt(
-        LEVEL_DEVIATION**2 * shared / prior
-    )
-    deviation = float(np.sqrt(np.mean(DEVIATIONS[d] ** 2)))
+    own_N = levels_V[v] ** 2 / prior_V[v]
+    level_N = level_N * own_N + _spread(NUM_CURVES) * np.sqrt(own_N * shared)
+    deviation = float(np.sqrt(np.mean(deviations_V[v] ** 2)))
     return Curves(knees_G[g], widths_G[g], _SLOPES[i], level_N, deviation)
 
 
 def _variance(measured: Measurements) -> np.ndarray:
-    """Of each measurement for each deviation of retraining, (D, M), without what all share."""
+    """Of each measurement but for retraining, (M,), without what all share."""
     # How a curve differs from the family is much the same for neighbours: more of them do not average it out.
     apart_MM = measured.positions_M[:, None] - measured.positions_M[None, :]
     neighbours_M = np.exp(-0.5 * (apart_MM / NEIGHBOURHOOD) ** 2).sum(axis=1)
     misfit_M = neighbours_M * (MISFIT_FLOOR**2 + (MISFIT * measured.losses_M) ** 2)
-    return np.asarray((1.0 - SHARED) * measured.errors_M**2 + misfit_M + DEVIATIONS[:, None] ** 2)
+    return np.asarray((1.0 - SHARED) * measured.errors_M**2 + misfit_M)
 
 
 def _systematic(weights_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
