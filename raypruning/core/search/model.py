@@ -1,8 +1,9 @@
 """Ask where the thresholds of all tasks are least certain, given curves fitted to what was measured.
 
-Each round takes the ratio whose measurement is expected to lower the variance of all thresholds' positions the most. A
-search ends when they are known to the resolution, when one more network would hardly help, or after `max_points`
-networks. The ends of the range are asked for last, and only where a threshold turns out to lie at one.
+The first round divides the range evenly. Each further one takes the ratio whose measurement is expected to lower the
+variance of all thresholds' positions the most. A search ends when they are known to the resolution, when one more network
+would hardly help, or after `max_points` networks. The ends of the range are asked for last, and only where a threshold
+turns out to lie at one.
 
 Source: the criterion is that of Cohn 1996 (active learning with statistical models), with linear prediction.
 """
@@ -49,6 +50,9 @@ def _informative(search: SearchSpec, rows: _Rows, asked: frozenset[float]) -> tu
     num = min(search.probes_per_round, search.max_points - NUM_ENDS - num_inside, len(candidates_U))
     if num <= 0:
         return ()
+    if not asked:  # Nothing is known, and any other place would be that of the prior.
+        low, high = position(search.low), position(search.high)
+        return tuple(ratio_at(low + (high - low) * i / (num + 1)) for i in range(1, num + 1))
     views = [_view(search, deltas, losses, candidates_U) for deltas, losses in rows]
     chosen: list[int] = []
     for _ in range(num):
@@ -59,7 +63,7 @@ def _informative(search: SearchSpec, rows: _Rows, asked: frozenset[float]) -> tu
         share_U[chosen] = -1.0
         # Rounded, so that a last bit that differs between platforms decides nothing. Ties: the lower ratio.
         best = int(np.argmax(np.round(share_U, 9)))
-        if num_inside > 0 and not chosen and share_U[best] < MIN_GAIN:
+        if not chosen and share_U[best] < MIN_GAIN:
             break
         chosen.append(best)
         views = [view.after(best) for view in views]

@@ -34,10 +34,12 @@ def run(knees, search: SearchSpec = SEARCH, **options) -> list[tuple[float, ...]
     return rounds
 
 
-def test_first_ratio_lies_inside_of_the_range_and_not_near_its_ends():
-    ((ratio,),) = [run((0.9,))[0]]
-    low, high = position(SEARCH.low), position(SEARCH.high)
-    assert 0.2 < (position(ratio) - low) / (high - low) < 0.8
+@pytest.mark.parametrize("k", [1, 3])
+def test_first_round_divides_the_range_evenly(k):
+    first = run((0.9,), SEARCH.model_copy(update={"probes_per_round": k}))[0]
+    places = [position(ratio) for ratio in (SEARCH.low, *first, SEARCH.high)]
+    # Ratios are rounded to a millionth, which at .99 is a ten-thousandth of a step along u.
+    assert np.diff(places) == pytest.approx([(places[-1] - places[0]) / (k + 1)] * (k + 1), abs=2e-4)
 
 
 @pytest.mark.parametrize("knee", [0.5, 0.9, 0.97])
@@ -76,14 +78,6 @@ def test_ends_of_the_range_are_asked_last_and_only_where_a_threshold_lies_there(
     assert beyond[-1] == 0.99 and 0.3 not in beyond
     below = [ratio for one in run((0.05,)) for ratio in one]
     assert below[-1] == 0.3 and 0.99 not in below
-
-
-def test_a_round_of_many_spreads_out_where_one_after_the_other_would():
-    search = SEARCH.model_copy(update={"probes_per_round": 4})
-    (first, *_) = run((0.9,), search)
-    positions = [position(ratio) for ratio in first]
-    # Four that each were the best by itself would lie beside each other, a resolution apart.
-    assert min(np.diff(positions)) > 2 * -np.log1p(-search.resolution)
 
 
 @settings(max_examples=30)
