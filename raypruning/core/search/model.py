@@ -1,9 +1,9 @@
 """Ask where the thresholds of all tasks are least certain, given curves fitted to what was measured.
 
 The first round divides the range evenly. Each further one takes the ratio whose measurement is expected to lower the
-variance of all thresholds' positions the most. A search ends when they are known to the resolution, when one more network
-would hardly help, or after `max_points` networks. The ends of the range are asked for last, and only where a threshold
-turns out to lie at one.
+variance of all thresholds' positions the most. A search ends when they are known to the resolution, when one more
+network would hardly help, or after `max_points` networks. The ends of the range are asked for last, and only where a
+threshold turns out to lie at one.
 
 Source: the criterion is that of Cohn 1996 (active learning with statistical models), with linear prediction.
 """
