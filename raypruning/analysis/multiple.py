@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -18,11 +17,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in adjusted]
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the same order: the expected fraction of claims that are false stays below the level.
-
-    Holds for tests that are independent or positively dependent. Source: Benjamini and Hochberg 1995.
-    """
-    return [float(value) for value in false_discovery_control(p_values)] if len(p_values) else []

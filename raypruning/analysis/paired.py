@@ -5,7 +5,7 @@ which they disagree. Source: McNemar 1947; Tango 1998, "Equivalence test and con
 proportions for the paired-sample design", Statistics in Medicine 17.
 """
 
-# N images
+# N images, P networks
 
 from __future__ import annotations
 
@@ -99,10 +99,16 @@ def mcnemar(discordance: Discordance) -> float:
     return float(binomtest(discordance.lost, num_discordant, 0.5).pvalue) if num_discordant else 1.0
 
 
-def wilson(num_wrong: int, num: int, *, confidence: float = 0.9) -> Interval:
-    """Wilson's interval of a single network's error."""
-    found = binomtest(num_wrong, num).proportion_ci(confidence_level=confidence, method="wilson")
-    return Interval(low=found.low, high=found.high, confidence=confidence, method="Wilson's score interval")
+def wilson(num_wrong_P: np.ndarray, num_P: np.ndarray, *, confidence: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of Wilson's (1927) two-sided interval of each network's own error, (P,) each.
+
+    Args:
+        num_wrong_P, num_P: images that are wrong, and all.
+    """
+    z = float(ndtri((1.0 + confidence) / 2.0))
+    middle_P = num_wrong_P + z * z / 2.0
+    half_P = z * np.sqrt(num_wrong_P * (num_P - num_wrong_P) / num_P + z * z / 4.0)
+    return (middle_P - half_P) / (num_P + z * z), (middle_P + half_P) / (num_P + z * z)
 
 
 def images_needed(rate: float, delta: float, *, confidence: float = CONFIDENCE, power: float = POWER) -> int:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from raypruning.analysis.paired import wilson
 from raypruning.core.records import (
     Curve,
     Evaluation,
@@ -91,6 +93,8 @@ ERROR_COLUMNS: Columns = {
     "task": "string",
     "status": "string",  # done or failed
     "error": "float64",
+    "error_low": "float64",  # Wilson's 90 % interval of this one error, where errors are counts
+    "error_high": "float64",
     "num_wrong": "Int64",
     "num_examples": "int64",
     "loss": "float64",
@@ -215,6 +219,7 @@ def _error_row(result: ProbeResult, task: str, *, num_examples: int, parent: Pro
         "task": task,
         "status": result.status,
         "error": found.error if found else None,
+        **_error_interval(found),
         "num_wrong": found.num_wrong if found else None,
         "num_examples": found.num_examples if found else num_examples,
         "loss": found.loss if found else None,
@@ -224,6 +229,13 @@ def _error_row(result: ProbeResult, task: str, *, num_examples: int, parent: Pro
         "loss_in_images": _loss_in_images(found, dense),
         "training": result.probe.id,
     }
+
+
+def _error_interval(found: Evaluation | None) -> Row:
+    if found is None or found.num_wrong is None:
+        return {"error_low": None, "error_high": None}
+    low, high = wilson(np.array(found.num_wrong), np.array(found.num_examples))
+    return {"error_low": float(low), "error_high": float(high)}
 
 
 def _loss_in_images(found: Evaluation | None, dense: Evaluation | None) -> int | None:

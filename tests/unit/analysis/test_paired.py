@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import multinomial, norm
+from scipy.stats import binomtest, multinomial, norm
 
 from raypruning.analysis.paired import (
     Discordance,
@@ -106,7 +106,8 @@ def test_interval_is_that_of_another_program():
 @pytest.mark.parametrize("num", [1, 50, 10_000])
 def test_no_disagreement_bounds_the_loss_as_wilson_bounds_an_error_never_seen(num: int):
     # Nothing is gained in the likeliest case, so that the loss is a single proportion with 0 of n.
-    assert upper_bound(Discordance(0, 0, num)) == pytest.approx(wilson(0, num, confidence=0.9).high, abs=1e-11)
+    bound = binomtest(0, num).proportion_ci(confidence_level=0.9, method="wilson").high
+    assert upper_bound(Discordance(0, 0, num)) == pytest.approx(bound, abs=1e-11)
 
 
 @pytest.mark.parametrize(("num", "rate", "loss"), [(200, 0.2, 0.05), (400, 0.1, 0.02), (400, 0.3, 0.01)])
@@ -138,11 +139,12 @@ def test_mcnemar_is_the_sum_over_coin_tosses_that_are_no_likelier():
         assert mcnemar(Discordance(lost, gained, 100)) == pytest.approx(by_definition(lost, gained), rel=1e-9)
 
 
-def test_wilson_is_where_the_score_of_a_proportion_is_z():
-    found = wilson(920, 10_000, confidence=0.95)
-    for end in (found.low, found.high):
-        # brentq's and rounding's share of 1e-12 in the proportion is 1e-12 / 0.003 in the score.
-        assert abs(0.092 - end) / math.sqrt(end * (1 - end) / 10_000) == pytest.approx(norm.ppf(0.975), abs=1e-8)
+def test_wilson_is_scipys():
+    wrong_P, num_P = np.array([0, 3, 920, 50, 100]), np.array([20, 2000, 10_000, 100, 100])
+    low_P, high_P = wilson(wrong_P, num_P, confidence=0.9)
+    for wrong, num, low, high in zip(wrong_P, num_P, low_P, high_P, strict=True):
+        found = binomtest(int(wrong), int(num)).proportion_ci(confidence_level=0.9, method="wilson")
+        assert (low, high) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(
