@@ -35,7 +35,7 @@ LEVEL_DEVIATIONS = np.array([0.001, 0.003, 0.01])
 # Of the variance over images, what is the parent's own and common to all ratios: it hides in the level of a curve.
 SHARED = 0.5
 # How far a curve may be from the family, as a fraction of the loss itself.
-MISFIT = 0.2
+MISFIT = 0.15
 MISFIT_FLOOR = 0.0005
 NEIGHBOURHOOD = 0.3  # in u
 
