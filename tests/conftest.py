@@ -16,6 +16,11 @@ import psutil
 import pytest
 from hypothesis import settings
 
+# One thread for torch and numpy, here and in the commands that tests start: networks this small are many times slower
+# when several threads wait for each other, and the workers of one run share the cores as it is. It is read when those
+# two are imported, which the conftest of a folder does: hence before any hook.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from raypruning import registry
 from raypruning.testing.model_contract import ModelContract
@@ -16,14 +13,6 @@ TORCHVISION = ["resnet18", "mobilenet_v3_small"]
 # One without auxiliary head, and one with.
 SEGMENTERS = ["lraspp_mobilenet_v3_large", "torchvision/deeplabv3_mobilenet_v3_large"]
 GREY = ["lenet5", "mlp"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class TestGreyModels(ModelContract):

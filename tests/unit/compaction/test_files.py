@@ -57,25 +57,37 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.M
 
 # regnet: groups of another number; squeezenet: a convolution gives the logits; densenet: norms of concatenations;
 # mnasnet: insists on a version in what it loads.
-@pytest.mark.parametrize("name", ["resnet20", "densenet22", "regnet_y_400mf", "squeezenet1_1", "mnasnet0_5"])
-def test_exported_network_loads_in_a_fresh_process_with_the_same_logits(name: str, tmp_path: Path):
-    small = write(tmp_path / "out", name, image_size=32)
+NETWORKS = ["resnet20", "densenet22", "regnet_y_400mf", "squeezenet1_1", "mnasnet0_5"]
+
+LOAD = """
+import sys
+import numpy, torch
+from raypruning import load_exported
+for name in sys.argv[1:]:
+    model = load_exported(name)
+    logits = model(torch.from_numpy(numpy.load("images.npy")))
+    assert not model.training and not logits.requires_grad
+    numpy.save(name + ".npy", logits.numpy())
+"""
+
+
+@pytest.fixture(scope="module")
+def logits_of_a_fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By network: what a process that loads all exports gets for some images, and what the smaller network gave."""
+    folder = tmp_path_factory.mktemp("loaded")
     inputs = images(2, 3, 32, 32)
-    np.save(tmp_path / "images.npy", inputs.numpy())
-    code = (
-        "import numpy, torch\n"
-        "torch.set_num_threads(1)\n"
-        "from raypruning import load_exported\n"
-        'model = load_exported("out")\n'
-        'logits = model(torch.from_numpy(numpy.load("images.npy")))\n'
-        "assert not model.training and not logits.requires_grad\n"
-        'numpy.save("logits.npy", logits.numpy())\n'
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
+    np.save(folder / "images.npy", inputs.numpy())
     with torch.no_grad():
-        expected = small(inputs).numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+        expected = {name: write(folder / name, name, image_size=32)(inputs).numpy() for name in NETWORKS}
+    command = [sys.executable, "-W", "error", "-c", LOAD, *NETWORKS]
+    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    return {name: (np.load(folder / f"{name}.npy"), expected[name]) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_network_loads_in_a_fresh_process_with_the_same_logits(name: str, logits_of_a_fresh_process):
+    found, expected = logits_of_a_fresh_process[name]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def test_loading_leaves_the_random_numbers_alone(exported):

@@ -14,8 +14,12 @@ def test_a_network_of_more_work_takes_longer_and_threads_are_put_back():
             return large(images.repeat(1, 64))
 
     before = torch.get_num_threads()
-    first, second = measure_latencies([small, Padded()], torch.randn(16, 8), threads=1)
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        first, second = measure_latencies([small, Padded()], torch.randn(16, 8), threads=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert (first.threads, first.batch_size) == (1, 16)
     assert first.runs == second.runs >= 10
     assert 0 < first.low_ms <= first.median_ms <= first.high_ms

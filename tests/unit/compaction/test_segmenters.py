@@ -16,14 +16,6 @@ from tests.unit.compaction.networks import assert_equal_outputs, filter_masks, i
 PX = 33
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def segmenter(name: str) -> nn.Module:
     """A network as training would leave it; see `networks.build`."""
     torch.manual_seed(0)

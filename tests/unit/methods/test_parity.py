@@ -76,11 +76,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def fixture(path: Path) -> Iterator[Fixture]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield read(path)
-    torch.set_num_threads(threads)
+def fixture(path: Path) -> Fixture:
+    return read(path)
 
 
 @pytest.fixture

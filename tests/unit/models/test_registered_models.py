@@ -22,14 +22,6 @@ NETWORKS = [
 INPUTS = [network[:3] for network in NETWORKS]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(name, in_channels, image_size, *, seed=0, num_classes=10):
     torch.manual_seed(seed)
     return build_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options={})

@@ -28,14 +28,6 @@ FAMILIES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(name, *, num_classes=7, in_channels=3, image_size=64, **options):
     return build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, options=options)
 

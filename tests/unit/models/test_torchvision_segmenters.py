@@ -13,14 +13,6 @@ LRASPP, DEEPLAB = "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"
 SMALL = [LRASPP, DEEPLAB]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(name, *, num_classes=7, in_channels=3, **options):
     return build(name, num_classes=num_classes, in_channels=in_channels, image_size=33, options=options)
 
