@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json as json_module
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from raypruning.errors import RaypruningError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from raypruning.commands.options import (
+    AllProbes,
+    DataDir,
+    Deltas,
+    Json,
+    Storage,
+    SweepName,
+    TrackingUri,
+    console,
+    errors_in_one_line,
+    storage_flag,
+)
 
 app = typer.Typer(
     name="prune-cli",
@@ -28,31 +32,6 @@ app = typer.Typer(
 
 EXIT_OPEN = 3
 
-# A backslash before a bracket: rich would take what stands in it for markup, and show nothing.
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        help="Folder or s3:// address of the store. \\[env: RAYPRUNING_STORAGE] \\[default: raypruning-store]",
-    ),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        help="MLflow: a server, sqlite:///FILE, or none. "
-        "\\[env: MLFLOW_TRACKING_URI] \\[default: SQLite in the storage]",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Deltas = Annotated[
-    list[float] | None,
-    typer.Option("--delta", help="Accuracy that may be lost, a fraction: 0.005 is half a point. Repeatable."),
-]
-AllProbes = Annotated[
-    bool, typer.Option("--all-probes", help="Use all the store knows of these curves, not only what the search asked.")
-]
-
 
 @app.command()
 def sweep(
@@ -64,10 +43,21 @@ def sweep(
     ] = None,
     budget: Annotated[list[int] | None, typer.Option(help="Retraining epochs. Repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Random seed, one parent each. Repeatable.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset in place of the sweep's own.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
+    population: Annotated[
+        int | None,
+        typer.Option(
+            "--population",
+            "--seeds",
+            min=1,
+            help="So many seeds, derived from --seed, each pruned to the same ratios: for impact, pie and similarity.",
+        ),
     ] = None,
+    ratio: Annotated[
+        list[float] | None,
+        typer.Option(help="Prune to this ratio, and search for none. Repeatable. \\[with --population: 0.1 to 0.9]"),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset in place of the sweep's own.")] = None,
+    data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the dataset if it is missing.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the sweep. \\[default: the target's]")] = None,
     storage: Storage = None,
@@ -118,7 +108,7 @@ def sweep(
     """Find how far a network can be pruned within delta on each task. The same command again continues."""
     from raypruning.runtime.signals import StopOnSignal
 
-    with _errors_in_one_line(retype=True), StopOnSignal():
+    with errors_in_one_line(retype=True), StopOnSignal():
         from raypruning.app.request import SweepRequest, resolve_request
 
         resolved = resolve_request(
@@ -130,6 +120,8 @@ def sweep(
                 methods=method or (),
                 budgets=budget or (),
                 seeds=seed or (),
+                population=population,
+                ratios=ratio or (),
                 dataset=dataset,
                 data_dir=data_dir,
                 download=download,
@@ -161,7 +153,7 @@ def sweep(
 
 @app.command()
 def report(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    sweep: SweepName,
     html: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write tables as CSV files into this folder.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown to this file.")] = None,
@@ -184,7 +176,7 @@ def report(
     from raypruning.reporting.files import write_documents
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         store = open_store(resolve_storage(storage), read_only=True)
         results = read_sweep(store, sweep, deltas=delta or (), all_probes=all_probes)
         if honest_split:
@@ -210,7 +202,7 @@ def compare(
     from raypruning.reporting.tables import ComparisonReport
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         if len(set(sweeps)) < 2:
             raise SpecError("compare needs the names of two or more sweeps: prune-cli compare A B")
         store = open_store(resolve_storage(storage), read_only=True)
@@ -218,7 +210,7 @@ def compare(
         if html is not None:
             write_comparison(results, html)
             typer.echo(f"wrote {html}", err=True)
-        _console().print(ComparisonReport(results))
+        console().print(ComparisonReport(results))
         charts = chart_link(store, sweeps)
         if charts:
             typer.echo(f"MLflow   {charts}", err=True)
@@ -234,7 +226,7 @@ def list_(
     from raypruning.app.catalogue import entries
     from raypruning.app.request import resolve_storage
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         found = entries(kind, storage=resolve_storage(storage), dataset=dataset)
         width = max((len(entry.name) for entry in found), default=0)
         for entry in found:
@@ -249,14 +241,12 @@ def tasks(
     ] = None,
     build: Annotated[bool, typer.Option("--build", help="Make the sets that are missing.")] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Delete the sets.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
-    ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Show the corrupted test sets that lie on this machine's disk; build them ahead of a sweep, or clear them."""
     from raypruning.app.task_sets import build_sets, clear_sets, list_sets
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         if build:
             for line in build_sets(dataset, patterns=task or (), clear=clear, data_dir=data_dir):
                 typer.echo(line, err=True)
@@ -277,14 +267,14 @@ def status(
     from raypruning.app.status import sweep_status
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         found = sweep_status(open_store(resolve_storage(storage), read_only=True), sweep)
         typer.echo(json_module.dumps(found.as_dict(), indent=1) if json else found.as_text())
 
 
 @app.command()
 def track(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    sweep: SweepName,
     tracking_uri: TrackingUri = None,
     log_checkpoints: Annotated[
         str, typer.Option(help="Checkpoints that MLflow keeps: potential, all or none.")
@@ -296,7 +286,7 @@ def track(
     from raypruning.app.tracking import track_from_store
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         store = open_store(resolve_storage(storage), read_only=True)
         problems = track_from_store(store, sweep, tracking_uri=tracking_uri, log_checkpoints=log_checkpoints)
         for problem in problems:
@@ -313,13 +303,13 @@ def ui(
     """Open MLflow's pages on this machine: http://127.0.0.1:PORT. Ctrl-C ends it."""
     from raypruning.app.tracking import serve_ui
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         raise typer.Exit(serve_ui(storage=storage, tracking_uri=tracking_uri, port=port))
 
 
 @app.command()
 def export(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    sweep: SweepName,
     task: Annotated[str | None, typer.Option(help="Task whose potential decides. \\[default: nominal]")] = None,
     delta: Annotated[
         float | None, typer.Option(help="Accuracy that may be lost, one of the sweep's. \\[default: its only one]")
@@ -338,9 +328,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; must be new or empty. \\[default: SWEEP-PROBE]")
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds datasets. \\[env: RAYPRUNING_DATA_DIR]")
-    ] = None,
+    data_dir: DataDir = None,
     json: Json = False,
     storage: Storage = None,
 ) -> None:
@@ -351,7 +339,7 @@ def export(
     from raypruning.app.request import resolve_storage
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         exported = export_network(
             open_store(resolve_storage(storage), read_only=True),
             ExportRequest(
@@ -372,7 +360,7 @@ def export(
 
 @app.command()
 def recommend(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep that was run.")],
+    sweep: SweepName,
     delta: Annotated[
         float | None, typer.Option(help="Accuracy that may be lost, any fraction. \\[default: the sweep's only one]")
     ] = None,
@@ -400,7 +388,7 @@ def recommend(
     from raypruning.reporting.recommendation import recommendation_json, recommendation_text
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         found = recommend_network(
             open_store(resolve_storage(storage), read_only=True),
             RecommendRequest(
@@ -413,7 +401,7 @@ def recommend(
                 seeds=seed or (),
             ),
         )
-        flag = _storage_flag(resolve_storage(storage))
+        flag = storage_flag(resolve_storage(storage))
         if json:
             typer.echo(json_module.dumps(recommendation_json(found, storage_flag=flag), indent=1))
         else:
@@ -439,7 +427,7 @@ def clean(
     from raypruning.reporting.wording import count
     from raypruning.runtime.store import open_store
 
-    with _errors_in_one_line():
+    with errors_in_one_line():
         if keep not in ("asked", "potential"):
             raise SpecError(f"--keep must be asked or potential, got {keep}")
         done = clean_store(open_store(resolve_storage(storage)), keep=keep, dry_run=dry_run)
@@ -452,7 +440,7 @@ def _run(resolved: Any, *, as_json: bool, quiet: bool) -> None:
     from raypruning.app.sweep import run_sweep
     from raypruning.reporting.live import LiveReport
 
-    with LiveReport(_console(stderr=True), quiet=quiet) as watcher:
+    with LiveReport(console(stderr=True), quiet=quiet) as watcher:
         finished = run_sweep(resolved, watcher=watcher)
     _print_results(finished.results, as_json=as_json)
     for problem in finished.problems:
@@ -469,7 +457,7 @@ def _next_steps(finished: Any, resolved: Any) -> str:
 
     setting, name = resolved.setting, finished.results.spec.name
     charts = chart_link(open_store(setting.storage, read_only=True), [name])
-    where = _storage_flag(setting.storage)
+    where = storage_flag(setting.storage)
     lines = [f"\nreport   {finished.report}"]
     if charts and not finished.results.experiment_url:
         lines.append(f"MLflow   prune-cli ui{where}   then open")
@@ -479,13 +467,6 @@ def _next_steps(finished: Any, resolved: Any) -> str:
     return "\n".join(lines)
 
 
-def _storage_flag(storage: str) -> str:
-    """What a command needs to find a storage again; nothing for the one that is found without."""
-    from raypruning.app.request import resolve_storage
-
-    return "" if storage == resolve_storage(None) else f" --storage {shlex.quote(storage)}"
-
-
 def _print_results(results: Any, *, as_json: bool) -> None:
     from raypruning.reporting.documents import to_json
     from raypruning.reporting.tables import TerminalReport
@@ -493,7 +474,7 @@ def _print_results(results: Any, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json_module.dumps(to_json(results), indent=1))
     else:
-        _console().print(TerminalReport(results))
+        console().print(TerminalReport(results))
 
 
 def _print_estimate(resolved: Any, *, as_json: bool) -> None:
@@ -518,30 +499,6 @@ def _print_estimate(resolved: Any, *, as_json: bool) -> None:
         f"MLflow    {found.tracking_uri or 'none'}\n"
         f"Ray's log {found.log}"
     )
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    # A pipe or a log has no width of its own: 80 columns would fold tables that nobody needs folded.
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, soft_wrap=False, width=None if is_terminal else 110)
-
-
-@contextmanager
-def _errors_in_one_line(*, retype: bool = False) -> Iterator[None]:
-    """A user's mistake or the world's ends in one line and its exit code; a signal says how to go on."""
-    from raypruning.runtime.signals import Interrupted
-
-    try:
-        yield
-    except RaypruningError as error:
-        typer.echo(f"prune-cli: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except Interrupted as stop:
-        hint = "; what is finished is kept: the same command continues" if retype else ""
-        typer.echo(f"prune-cli: {stop}{hint}", err=True)
-        raise typer.Exit(stop.exit_code) from None
 
 
 if __name__ == "__main__":

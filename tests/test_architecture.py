@@ -29,7 +29,8 @@ COMMANDS = ("sweep", "report", "compare", "export", "recommend", "list", "tasks"
 # A flag is a promise: scripts hold it. Adding one adds a line here; taking one away breaks somebody.
 FLAGS = {
     "sweep": [
-        *("target", "--delta", "--task", "--method", "--budget", "--seed", "--dataset", "--data-dir", "--download"),
+        *("target", "--delta", "--task", "--method", "--budget", "--seed"),
+        *("--population", "--seeds", "--ratio", "--dataset", "--data-dir", "--download"),
         *("--name", "--storage", "--tracking-uri", "--executor", "--address", "--gpus-per-probe", "--cpus-per-probe"),
         *(
             "--max-concurrent",

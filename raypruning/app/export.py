@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raypruning.app.read import read_sweep
-from raypruning.app.request import resolve_data_dir
 from raypruning.app.results import read_record
+from raypruning.app.stored_networks import stored_network, swept_dataset
 from raypruning.core.records import MethodChoice, Potential, Probe, SweepResults
 from raypruning.core.spec import expanded
-from raypruning.errors import DataError, RaypruningError, SpecError, unknown_name_message
+from raypruning.errors import RaypruningError, SpecError, unknown_name_message
 from raypruning.runtime.store import ObjectStore
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from raypruning.compaction.plan import ChannelPlan
     from raypruning.core.records import DataChoice
@@ -190,7 +190,13 @@ def _write(store: ObjectStore, request: ExportRequest, chosen: _Chosen, folder: 
     record = read_record(store, request.sweep)
     training, curve = chosen.probe.training, chosen.probe.curve
     setting = _setting(record.spec.plugins, training.data, training.data_fingerprint, request.data_dir)
-    original = _network(store, chosen.probe, setting)
+    original = stored_network(
+        store,
+        chosen.probe,
+        num_classes=setting.num_classes,
+        in_channels=setting.in_channels,
+        image_size=setting.image_size,
+    )
     masks = {name: torch.from_numpy(value.copy()) for name, value in store.masks(training.id).items()}
     batches = list(setting.images_NCHW.split(_CHECK_BATCH))  # type: ignore[no-untyped-call]
     small = compact(original, masks, batches[0])
@@ -273,17 +279,10 @@ class _Setting(NamedTuple):
 def _setting(plugins: tuple[str, ...], choice: DataChoice, fingerprint: str, data_dir: Path | None) -> _Setting:
     import torch
 
-    from raypruning import registry
-    from raypruning.datasets.resolve import open_dataset
     from raypruning.training.images import open_images
     from raypruning.training.inputs import Normalisation
 
-    registry.import_plugins(plugins)
-    dataset = open_dataset(choice, data_dir=resolve_data_dir(data_dir), download=False)
-    if dataset.fingerprint != fingerprint:
-        raise DataError(
-            f"{choice.name} on this machine has the fingerprint {dataset.fingerprint}, the sweep has {fingerprint}"
-        )
+    dataset = swept_dataset(plugins, choice, fingerprint, data_dir=data_dir)
     images = open_images(dataset.split("test"), torch.device("cpu"))
     num = max(
         _MIN_CHECK_IMAGES, min(_MAX_CHECK_IMAGES, _MAX_CHECK_VALUES // (dataset.channels * dataset.image_size**2))
@@ -301,27 +300,3 @@ def _setting(plugins: tuple[str, ...], choice: DataChoice, fingerprint: str, dat
         std=tuple(dataset.std),
         images_NCHW=torch.cat(batches),
     )
-
-
-def _network(store: ObjectStore, probe: Probe, setting: _Setting) -> nn.Module:
-    import torch
-
-    from raypruning.compaction.plan import build_bare, set_transform_input
-    from raypruning.errors import StoreError
-    from raypruning.models.weights import load_weights
-
-    model = build_bare(
-        probe.training.model,
-        num_classes=setting.num_classes,
-        in_channels=setting.in_channels,
-        image_size=setting.image_size,
-    )
-    if probe.training.model.options.get("weights") == "cache" and hasattr(model, "transform_input"):
-        # As torchvision's published weights of these networks want it; see models.torchvision_classifiers.
-        set_transform_input(model)
-    weights = {name: torch.from_numpy(value.copy()) for name, value in store.weights(probe.id).items()}
-    try:
-        load_weights(model, weights)
-    except RuntimeError as error:
-        raise StoreError(f"the weights of {probe.id} do not fit the model: {str(error).splitlines()[0]}") from error
-    return model

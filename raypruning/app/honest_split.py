@@ -19,7 +19,7 @@ def with_honest_split(store: ObjectStore, results: SweepResults) -> SweepResults
     Raises: StoreError: predictions are damaged.
     """
     done = [one for one in results.probes if one.is_done]
-    parents = {one.probe.curve.seed: one for one in done if one.probe.curve.is_dense and one.probe.curve.budget == 0}
+    parents = {one.probe.curve.seed: one for one in done if one.probe.curve.is_parent}
     by_curve: dict[Curve, list[ProbeResult]] = {}
     for one in done:
         if not one.probe.curve.is_dense and one.probe.curve.seed in parents:

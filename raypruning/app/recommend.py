@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -24,14 +23,12 @@ from raypruning.analysis.recommendation import (
     nearest,
     shared_confidence,
 )
+from raypruning.app.choosing import Wanted, chosen_tasks
 from raypruning.app.read import read_sweep
 from raypruning.app.results import read_record
-from raypruning.core.records import Curve, MethodChoice, ProbeResult, SweepResults, SweepSpec, Task
-from raypruning.core.spec import expanded
-from raypruning.errors import SpecError, unknown_name_message
+from raypruning.core.records import Curve, ProbeResult, SweepResults, SweepSpec, Task
+from raypruning.errors import SpecError
 from raypruning.runtime.store import ObjectStore
-
-_WILDCARDS = "*?["
 
 
 class RecommendRequest(NamedTuple):
@@ -64,10 +61,10 @@ def recommend(store: ObjectStore, request: RecommendRequest) -> Recommendation:
     if not 0.5 < request.confidence < 1:
         raise SpecError(f"--confidence must be in (0.5, 1), got {request.confidence:g}; write 0.95 for 95 %")
     delta = _delta(request, plan.spec)
-    wanted = _Wanted.of(request, plan.spec)
+    wanted = Wanted.of(plan.spec, methods=request.methods, budgets=request.budgets, seeds=request.seeds)
     # Every curve of the plan counts, searched or not: which ones are must not depend on how they came out.
     curves = [curve for curve in plan.curves if wanted.includes(curve)]
-    names = _task_names(request, [task.name for task in plan.tasks])
+    names = chosen_tasks(request.tasks, [task.name for task in plan.tasks], sweep=request.sweep)
     tasks = [task for task in plan.tasks if task.name in names]
     results = read_sweep(store, request.sweep, deltas=[delta])
     level = shared_confidence(request.confidence, len(curves))
@@ -90,37 +87,6 @@ def recommend(store: ObjectStore, request: RecommendRequest) -> Recommendation:
     )
 
 
-class _Wanted(NamedTuple):
-    """Which curves compete; an empty field means all."""
-
-    methods: frozenset[str]
-    budgets: frozenset[int]
-    seeds: frozenset[int]
-
-    @classmethod
-    def of(cls, request: RecommendRequest, spec: SweepSpec) -> _Wanted:
-        # The parameters of a method may be typed in any order.
-        typed = expanded({"methods": list(request.methods)})["methods"]
-        methods = [MethodChoice.model_validate(one).label for one in typed]
-        for kind, asked, offered in (
-            ("method", methods, [one.label for one in spec.methods]),
-            ("budget", request.budgets, spec.budgets),
-            ("seed", request.seeds, spec.seeds),
-        ):
-            for one in asked:
-                if one not in offered:
-                    has = ", ".join(map(str, offered))
-                    raise SpecError(f"the sweep {request.sweep} has no {kind} {one}: it has {has}")
-        return cls(frozenset(methods), frozenset(request.budgets), frozenset(request.seeds))
-
-    def includes(self, curve: Curve) -> bool:
-        return (
-            (not self.methods or curve.method in self.methods)
-            and (not self.budgets or curve.budget in self.budgets)
-            and (not self.seeds or curve.seed in self.seeds)
-        )
-
-
 def _delta(request: RecommendRequest, spec: SweepSpec) -> float:
     if request.delta is None:
         if len(spec.deltas) > 1:
@@ -130,27 +96,9 @@ def _delta(request: RecommendRequest, spec: SweepSpec) -> float:
     return request.delta  # `read_sweep` refuses what is not in (0, 1).
 
 
-def _task_names(request: RecommendRequest, known: Sequence[str]) -> set[str]:
-    names = set(() if request.tasks else known)
-    for pattern in request.tasks:
-        is_pattern = pattern not in known and any(character in pattern for character in _WILDCARDS)
-        found = [name for name in known if (fnmatchcase(name, pattern) if is_pattern else name == pattern)]
-        if not found and is_pattern:
-            some = ", ".join(known if len(known) <= 5 else [*known[:5], "..."])
-            raise SpecError(f"no task of the sweep {request.sweep} matches {pattern!r}: it has {some}")
-        if not found:
-            raise SpecError(f"{unknown_name_message('task', pattern, known)} in the sweep {request.sweep}")
-        names.update(found)
-    return names
-
-
 def _concerns(curve: Curve, curves: Collection[Curve]) -> bool:
     """Whether it is one of the curves or the parent of one."""
-    return curve in curves or (_is_parent(curve) and curve.seed in {one.seed for one in curves})
-
-
-def _is_parent(curve: Curve) -> bool:
-    return curve.is_dense and curve.budget == 0
+    return curve in curves or (curve.is_parent and curve.seed in {one.seed for one in curves})
 
 
 def _networks(
@@ -158,7 +106,7 @@ def _networks(
 ) -> dict[Curve, list[Network]]:
     """What was measured of each curve, as far as its parent was."""
     measure = _Measure(store, level=level)
-    parents = {one.probe.curve.seed: one for one in results.probes if one.is_done and _is_parent(one.probe.curve)}
+    parents = {one.probe.curve.seed: one for one in results.probes if one.is_done and one.probe.curve.is_parent}
     networks: dict[Curve, list[Network]] = {curve: [] for curve in curves}
     for result in results.probes:
         curve, checkpoint = result.probe.curve, result.checkpoint

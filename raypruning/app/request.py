@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from raypruning import registry
 from raypruning.app.deadline import parse_deadline
 from raypruning.app.sweep_files import SweepFile, read_target, recipes
+from raypruning.core.populations import seeds_of
 from raypruning.core.records import SweepSpec
 from raypruning.core.spec import MAX_NAME, Raw, build_spec, expanded, merged, with_settings
 from raypruning.corruptions.mixes import expand_mixes
@@ -21,6 +22,8 @@ from raypruning.errors import DataError, ResourceError, SpecError
 from raypruning.models.resolve import check_model
 from raypruning.tasks.task import expand_tasks, resolve_task
 
+# Of a population, where nothing names others. Source: the PIE study.
+POPULATION_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 DEFAULT_STORAGE = "raypruning-store"
 CONNECT_SECONDS = 10.0  # to a cluster's head
 
@@ -38,6 +41,8 @@ class SweepRequest:
     methods: Sequence[str] = ()
     budgets: Sequence[int] = ()
     seeds: Sequence[int] = ()
+    population: int | None = None
+    ratios: Sequence[float] = ()
     dataset: str | None = None
     data_dir: Path | None = None
     download: bool = False
@@ -100,7 +105,8 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     file = read_target(request.target)
     data_dir = resolve_data_dir(request.data_dir, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
-    raw = with_settings(expanded(merged(raw, _changes(request))), request.settings)
+    changes = merged(_changes(request), _of_population(request, raw))
+    raw = with_settings(expanded(merged(raw, changes)), request.settings)
     if isinstance(raw.get("tasks"), list) and all(isinstance(task, str) for task in raw["tasks"]):
         # Anything else is for the spec to refuse.
         raw["tasks"] = expand_tasks(raw["tasks"], dataset=_dataset_name(raw))
@@ -267,6 +273,34 @@ def _changes(request: SweepRequest) -> Raw:
         if given:
             changes[table] = given
     return changes
+
+
+def _of_population(request: SweepRequest, raw: Mapping[str, Any]) -> Raw:
+    """Seeds of a population, and the ratios that all of them are pruned to: a search would take each its own."""
+    changes: Raw = {}
+    if request.population is not None:
+        if len(request.seeds) > 1:
+            raise SpecError("--population derives its seeds from one master seed: give --seed once, or leave it out")
+        changes["seeds"] = list(seeds_of(request.population, master=next(iter(request.seeds), 0)))
+    expects_ratios = (
+        request.population is not None and request.search in (None, "grid") and not _has_ratios(request, raw)
+    )
+    ratios = list(request.ratios) or (list(POPULATION_RATIOS) if expects_ratios else [])
+    if ratios:
+        if request.search not in (None, "grid"):
+            raise SpecError(f"--ratio names the ratios, and --search {request.search} looks for them: leave one out")
+        if request.schedule == "iterative" or expanded(raw).get("schedule", {}).get("kind") == "iterative":
+            raise SpecError("--ratio is for networks pruned once: a chain has --set 'schedule.ratios=[0.5, 0.9]'")
+        changes["search"] = {"strategy": "grid", "ratios": sorted(set(ratios))}
+    return changes
+
+
+def _has_ratios(request: SweepRequest, raw: Mapping[str, Any]) -> bool:
+    """Whether the sweep names the same ratios for every seed by itself."""
+    if request.schedule == "iterative" or expanded(raw).get("schedule", {}).get("kind") == "iterative":
+        return True
+    search = raw.get("search", {})
+    return isinstance(search, Mapping) and (bool(search.get("ratios")) or search.get("strategy") == "grid")
 
 
 def _number_or_text(text: str | None) -> int | str | None:

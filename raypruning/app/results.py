@@ -156,6 +156,7 @@ def collect(
         spec=plan.spec,
         tasks=plan.tasks,
         data_fingerprint=plan.data_fingerprint,
+        class_names=tuple(map(str, run.get("class_names", ()))),
         probes=tuple(probes),
         potentials=potentials,
         summaries=analysis.summaries(potentials),

@@ -96,7 +96,13 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         tracker = _make_tracker(setting)
         tracker.start(spec)
         stack.callback(tracker.close)
-        run = {"tracking_uri": setting.tracking_uri or "", "started": _now(), "failed": [], "num_trained": 0}
+        run = {
+            "tracking_uri": setting.tracking_uri or "",
+            "class_names": _class_names(spec, setting),
+            "started": _now(),
+            "failed": [],
+            "num_trained": 0,
+        }
         write_record(store, plan, run)
         dispatcher = _dispatch(plan, store, setting, tracker, watcher)
         results = dispatcher.results
@@ -118,6 +124,10 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
         report = write_report(store, answer)
     return Finished(answer, report, tracker.problems)
+
+
+def _class_names(spec: SweepSpec, setting: Setting) -> list[str]:
+    return list(open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download).class_names)
 
 
 def _test_set_bytes(spec: SweepSpec, setting: Setting) -> int:

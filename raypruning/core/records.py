@@ -198,8 +198,13 @@ class Curve(Record):
 
     @property
     def is_dense(self) -> bool:
-        """True for the parent (budget 0) and its retrained controls."""
+        """True for the parent and its retrained controls."""
         return self.method == DENSE
+
+    @property
+    def is_parent(self) -> bool:
+        """True for the dense network that the others are pruned from, false for its retrained controls."""
+        return self.is_dense and self.budget == 0
 
 
 DENSE = "dense"
@@ -441,11 +446,13 @@ class SweepResults(Record):
         honest_split: one for each curve, task and delta where it was asked for; none otherwise.
         versions: of the software that made the report.
         storage, tracking_uri: where things lie.
+        class_names: of the dataset, by label; none where the sweep was run before they were recorded.
     """
 
     spec: SweepSpec
     tasks: tuple[Task, ...]
     data_fingerprint: str
+    class_names: tuple[str, ...] = ()
     probes: tuple[ProbeResult, ...]
     potentials: tuple[Potential, ...]
     summaries: tuple[PotentialSummary, ...]

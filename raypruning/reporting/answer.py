@@ -149,11 +149,7 @@ def shifted_tasks(results: SweepResults) -> list[Task]:
 
 def parents(results: SweepResults) -> dict[int, ProbeResult]:
     """The finished dense parent of each seed."""
-    return {
-        probe.probe.curve.seed: probe
-        for probe in results.probes
-        if probe.probe.curve.is_dense and probe.probe.curve.budget == 0 and probe.is_done
-    }
+    return {probe.probe.curve.seed: probe for probe in results.probes if probe.probe.curve.is_parent and probe.is_done}
 
 
 # -- standings -------------------------------------------------------------------------------------------------------

@@ -143,19 +143,14 @@ def parent_of(probe: Probe, results: Mapping[str, ProbeResult]) -> ProbeResult |
     start = probe.training.start
     if start is None and probe.training.gradual is not None:
         same = (probe.training.seed, probe.training.model, probe.training.data_fingerprint, probe.training.recipe)
-        dense = [result for result in results.values() if is_parent(result.probe.curve)]
+        dense = [result for result in results.values() if result.probe.curve.is_parent]
         trained = [(one, one.probe.training) for one in dense]
         return next((one for one, t in trained if (t.seed, t.model, t.data_fingerprint, t.recipe) == same), None)
     while start is not None and start in results:
-        if is_parent(results[start].probe.curve):
+        if results[start].probe.curve.is_parent:
             return results[start]
         start = results[start].probe.training.start
     return None
-
-
-def is_parent(curve: Curve) -> bool:
-    """True for the dense network that the others are pruned from, false for its retrained controls."""
-    return curve.is_dense and curve.budget == 0
 
 
 def curve_name(curve: Curve) -> str:
@@ -163,7 +158,7 @@ def curve_name(curve: Curve) -> str:
 
     A schedule other than one_shot is named: `wt · iterative · 2 epochs · seed 0`.
     """
-    if is_parent(curve):
+    if curve.is_parent:
         return f"dense · seed {curve.seed}"
     epochs = f"{curve.budget} epoch{'' if curve.budget == 1 else 's'}"
     if curve.is_dense:

@@ -1,0 +1,1 @@
+"""What trained networks do on images, beyond their answers on a task."""
