@@ -5,7 +5,7 @@ Source: Hooker et al. 2019 ("What do compressed deep neural networks forget?"), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raypruning.core.records import DENSE, ProbeResult, SweepResults
@@ -79,7 +79,7 @@ class PopulationNumber(NamedTuple):
     """A number that was found of a population, for whoever keeps numbers by name.
 
     Attributes:
-        name: such as `pie/nominal/rate`; the last part names a chart, what stands before it a group of charts.
+        name: such as `pie_rate/noise/uniform/0.1`: a group of charts, and behind the first "/" a chart of it.
     """
 
     method: str
@@ -87,3 +87,14 @@ class PopulationNumber(NamedTuple):
     ratio_reached: float
     name: str
     value: float
+
+
+class Losses(NamedTuple):
+    """What was lost, for whoever shows a sweep elsewhere.
+
+    Attributes:
+        files: pages and pictures, by name.
+    """
+
+    numbers: Sequence[PopulationNumber]
+    files: Mapping[str, bytes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from raypruning.core.populations import Losses
 from raypruning.core.records import (
     Evaluation,
     Failure,
@@ -122,7 +123,12 @@ class Tracker(Protocol):
         """Show a finished probe. Returns at once; writing goes on in the background."""
 
     def finish(
-        self, results: SweepResults, *, checkpoints: Sequence[str], read: Callable[[str], Mapping[str, bytes]]
+        self,
+        results: SweepResults,
+        *,
+        checkpoints: Sequence[str],
+        read: Callable[[str], Mapping[str, bytes]],
+        losses: Losses | None = None,
     ) -> None:
         """Show the answer, write what is pending, and close.
 
@@ -130,6 +136,7 @@ class Tracker(Protocol):
             results: the whole sweep.
             checkpoints: ids of the trainings whose files are to be kept as artifacts of their runs.
             read: training id -> its files by name.
+            losses: what was lost on the way; None to leave it out.
         """
 
     @property

@@ -6,6 +6,7 @@ line where some run has a step of 1 or more, a bar otherwise. Sections are sorte
     run per curve    error/<task>, excess_error/<task>, size/macs_kept    step = fraction removed x 10 000: lines
                      potential_<delta>/<task>                             step 0: bars
     run per probe    nested in its curve's: evaluations, sizes, history, seconds, where the weights lie
+    `mlflow_losses` adds runs of populations, which look as those of curves do, and one that has pages as artifacts
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def curve_content(probe: Probe, *, sweep: str, start_ms: int | None = None) -> R
         identity=(CURVE_KEY, key),
         name=curve_name(probe.curve),
         params=params,
-        tags=tags | _SOURCE_TAGS,
+        tags=tags | SOURCE_TAGS,
         start_ms=start_ms,
     )
 
@@ -217,7 +218,7 @@ def probe_content(result: ProbeResult, *, sweep: str) -> RunContent:
     """The nested run of a probe. A failed one has its failure, and no error."""
     probe, stored = result.probe, result.result if result.is_done else None
     tags = {"kind": "probe", "sweep": sweep, PROBE_KEY: probe.id, "probe_status": result.status}
-    tags |= _SOURCE_TAGS | {"attempts": str(result.attempts), CURVE_KEY: curve_key(probe)}
+    tags |= SOURCE_TAGS | {"attempts": str(result.attempts), CURVE_KEY: curve_key(probe)}
     if probe.training.start:
         tags["start"] = probe.training.start
     if probe.place:
@@ -248,7 +249,7 @@ def probe_content(result: ProbeResult, *, sweep: str) -> RunContent:
 def answer_content(results: SweepResults, curve: Curve) -> RunContent:
     """The run of a curve with its potentials, as bars. An unknown potential has none: unknown is not 0."""
     probe = next(result.probe for result in results.probes if result.probe.curve == curve)
-    at_ms = _last_ms(results, curve)
+    at_ms = last_ms(results, curve)
     values = {
         metric_name(f"potential_{potential.delta:g}", potential.task): potential.ratio
         for potential in results.potentials
@@ -265,7 +266,7 @@ def answer_content(results: SweepResults, curve: Curve) -> RunContent:
 
 def excess_points(results: SweepResults, curve: Curve) -> tuple[Point, ...]:
     """The excess errors of a curve, as lines that begin at the parent: 0 by definition."""
-    at_ms = _last_ms(results, curve)
+    at_ms = last_ms(results, curve)
     excess = [error for error in results.excess_errors if error.curve == curve]
     points: list[Point] = []
     for task in dict.fromkeys(error.task for error in excess):
@@ -315,7 +316,7 @@ def compare_url(base_url: str, experiment_ids: Sequence[str]) -> str:
     return f"{base_url.rstrip('/')}/#/compare-experiments/s?{query}"
 
 
-_SOURCE_TAGS = {"mlflow.source.name": "prune-cli", "mlflow.source.type": "LOCAL"}
+SOURCE_TAGS = {"mlflow.source.name": "prune-cli", "mlflow.source.type": "LOCAL"}
 
 
 def _answer_tags(results: SweepResults, curve: Curve) -> dict[str, str]:
@@ -424,7 +425,8 @@ def _stored_tags(result: ProbeResult) -> dict[str, str]:
     return {name: value[:TAG_LIMIT] for name, value in tags.items() if value}
 
 
-def _last_ms(results: SweepResults, curve: Curve) -> int:
+def last_ms(results: SweepResults, curve: Curve) -> int:
+    """When the last network of a curve was made, as `time_ms`."""
     stored = [p.result for p in results.probes if p.probe.curve == curve and p.result is not None]
     return max((time_ms(result.provenance) for result in stored), default=0)
 

@@ -6,6 +6,7 @@ import this module is cheap: the thread imports mlflow.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from raypruning.core.populations import Losses
 from raypruning.core.records import Curve, ProbeResult, SweepResults, SweepSpec
 from raypruning.errors import SpecError, StoreError
 from raypruning.runtime import mlflow_layout as layout
+from raypruning.runtime import mlflow_losses as lost
 from raypruning.runtime.trackers import TIMEOUT_SECONDS, BackgroundTracker, Read, upload_seconds
 
 if TYPE_CHECKING:
@@ -90,13 +93,14 @@ def track_sweep(
     artifact_root: str | None = None,
     checkpoints: Sequence[str] = (),
     read: Read,
+    losses: Losses | None = None,
 ) -> Sequence[str]:
     """Show a whole sweep from its records; what MLflow has already is left as it is. Returns the problems."""
     tracker = MlflowTracker(uri, artifact_root=artifact_root)
     tracker.start(results.spec)
     for result in results.probes:
         tracker.log_probe(result)
-    tracker.finish(results, checkpoints=checkpoints, read=read)
+    tracker.finish(results, checkpoints=checkpoints, read=read, losses=losses)
     return tracker.problems
 
 
@@ -217,6 +221,35 @@ class _Experiment:
         self._write(run, content, points=layout.excess_points(results, curve))
         self._end(run, layout.curve_status(probes), end_ms=content.end_ms)
 
+    def show_losses(self, results: SweepResults, losses: Losses) -> None:
+        """Write the numbers of each population, and keep the files by a run of their own, once as they are."""
+        for content in lost.population_contents(results, losses.numbers):
+            run = self._run(content)
+            self._write(run, content, points=content.points)
+            self._end(run, "FINISHED", end_ms=content.end_ms)
+        if not losses.files:
+            return
+        pages = lost.pages_content(self._sweep)
+        run = self._run(pages)
+        for name, data in losses.files.items():
+            # A tag for each, so that one that changes is all that is sent again.
+            tag, digest = f"{UPLOADED_PAGE}{name}", hashlib.sha256(data).hexdigest()
+            if run.tags.get(tag) != digest:
+                self._keep(run, name, data)
+                self._client.set_tag(run.id, tag, digest)
+                run.tags[tag] = digest
+        self._end(run, pages.status, end_ms=None)
+
+    def _keep(self, run: _KnownRun, name: str, data: bytes) -> None:
+        folder_name, _, file_name = name.rpartition("/")
+        with (
+            _request_timeout(upload_seconds(len(data))),
+            tempfile.TemporaryDirectory(prefix="raypruning-") as folder,
+        ):
+            path = Path(folder, file_name)
+            path.write_bytes(data)
+            self._client.log_artifact(run.id, str(path), folder_name or None)
+
     def distrust(self) -> None:
         """A run may exist that we do not know of: look before making one."""
         self._is_unsure = True
@@ -237,13 +270,8 @@ class _Experiment:
             files = read(training_id)
         except OSError as error:  # of the storage, and no outage of MLflow
             raise StoreError(f"the files of {training_id} cannot be read: {error}") from error
-        timeout = _request_timeout(upload_seconds(checkpoint))
-        with timeout, tempfile.TemporaryDirectory(prefix="raypruning-") as folder:
-            for name, content in files.items():
-                path = Path(folder, Path(name).name)
-                path.write_bytes(content)
-                self._client.log_artifact(run.id, str(path), "checkpoint")
-                path.unlink()
+        for name, content in files.items():
+            self._keep(run, f"checkpoint/{Path(name).name}", content)
         self._client.set_tag(run.id, UPLOADED, checkpoint.sha256)
         run.tags[UPLOADED] = checkpoint.sha256
 
@@ -281,7 +309,7 @@ class _Experiment:
     def _remember(self, run: Run) -> _KnownRun:
         latest = {m.key: layout.Point(m.key, m.value, m.step, m.timestamp) for m in run.data._metric_objs}
         known = _KnownRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), latest)
-        tag = {"curve": layout.CURVE_KEY, "probe": layout.PROBE_KEY}.get(known.tags.get("kind", ""))
+        tag = TAG_OF_KIND.get(known.tags.get("kind", ""))
         if tag is not None and tag in known.tags:
             self._runs[tag, known.tags[tag]] = known
         return known
@@ -357,8 +385,10 @@ class _Experiment:
             run.status = status
 
 
+TAG_OF_KIND = {"curve": layout.CURVE_KEY, "probe": layout.PROBE_KEY, "pages": lost.PAGES_KEY}
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
+UPLOADED_PAGE = "page.uploaded."  # and a name: the sha256 of that file
 UPLOADED = "checkpoint.uploaded"  # the sha256 of the checkpoint that lies in the artifacts
 
 

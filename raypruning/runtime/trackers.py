@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from raypruning.core.records import Checkpoint, Curve, ProbeResult, SweepResults, SweepSpec
+from raypruning.core.populations import Losses
+from raypruning.core.records import Curve, ProbeResult, SweepResults, SweepSpec
 
 logger = logging.getLogger("raypruning.mlflow")
 
@@ -36,6 +37,9 @@ class View(Protocol):
     def upload(self, training_id: str, read: Read) -> None:
         """Keep the files of a training whose probe was shown."""
 
+    def show_losses(self, results: SweepResults, losses: Losses) -> None:
+        """Show what was lost: numbers of populations, and files."""
+
     def describe(self, results: SweepResults) -> None:
         """Say in words what came out."""
 
@@ -59,7 +63,9 @@ class NullTracker:
     def log_probe(self, result: ProbeResult) -> None:
         """Nothing to show."""
 
-    def finish(self, results: SweepResults, *, checkpoints: Sequence[str], read: Read) -> None:
+    def finish(
+        self, results: SweepResults, *, checkpoints: Sequence[str], read: Read, losses: Losses | None = None
+    ) -> None:
         """Nothing to write."""
 
     def close(self) -> None:
@@ -112,10 +118,12 @@ class BackgroundTracker:
         """Show a finished probe. Returns at once."""
         self._jobs.put(partial(self._show_probe, result))
 
-    def finish(self, results: SweepResults, *, checkpoints: Sequence[str], read: Read) -> None:
+    def finish(
+        self, results: SweepResults, *, checkpoints: Sequence[str], read: Read, losses: Losses | None = None
+    ) -> None:
         """Write the answer and whatever is still missing, then close. An outage delays it by some 15 s at most."""
         self.start(results.spec)
-        self._jobs.put(partial(self._finish, results, checkpoints=tuple(checkpoints), read=read))
+        self._jobs.put(partial(self._finish, results, checkpoints=tuple(checkpoints), read=read, losses=losses))
         self._close()
 
     def close(self) -> None:
@@ -148,12 +156,15 @@ class BackgroundTracker:
                 self._note("the rest", "no answer in time")
                 return
 
-    def _finish(self, results: SweepResults, *, checkpoints: Sequence[str], read: Read) -> None:
+    def _finish(self, results: SweepResults, *, checkpoints: Sequence[str], read: Read, losses: Losses | None) -> None:
         self._failed_at = None  # an outage may be over: one more try
         for result in results.probes:
             self._show_probe(result)
         for curve in dict.fromkeys(result.probe.curve for result in results.probes):
             self._show_curve(results, curve)
+        if losses is not None:
+            allowance = upload_seconds(sum(map(len, losses.files.values())))
+            self._attempt("what was lost", lambda view: view.show_losses(results, losses), allowance=allowance)
         by_id = {result.probe.id: result for result in results.probes}
         for training_id in dict.fromkeys(checkpoints):
             if training_id in by_id:
@@ -168,7 +179,7 @@ class BackgroundTracker:
 
     def _upload(self, result: ProbeResult, read: Read) -> None:
         if result.checkpoint is not None:
-            allowance = upload_seconds(result.checkpoint)
+            allowance = upload_seconds(result.checkpoint.num_bytes)
             training_id = result.probe.id
             what = f"checkpoint {training_id}"
             self._attempt(what, lambda view: view.upload(training_id, read), allowance=allowance)
@@ -220,9 +231,9 @@ class BackgroundTracker:
             logger.warning("%s: %s. The sweep goes on; `prune-cli track` shows it there later", self._name, why)
 
 
-def upload_seconds(checkpoint: Checkpoint) -> float:
+def upload_seconds(num_bytes: int) -> float:
     """How long an upload may take."""
-    return WRITE_ALLOWANCE + checkpoint.num_bytes / UPLOAD_BYTES_PER_SECOND
+    return WRITE_ALLOWANCE + num_bytes / UPLOAD_BYTES_PER_SECOND
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from raypruning.core.identity import make_training
+from raypruning.core.populations import Losses, PopulationNumber
 from raypruning.core.records import (
     Cost,
     Curve,
@@ -77,6 +78,9 @@ class Page:
     def upload(self, training_id: str, read: Read) -> None:
         raise AssertionError("no checkpoint here")
 
+    def show_losses(self, results: SweepResults, losses: Losses) -> None:
+        self.shown.append(f"{len(losses.numbers)} numbers, {len(losses.files)} files")
+
     def describe(self, results: SweepResults) -> None:
         self.shown.append("words")
 
@@ -119,6 +123,13 @@ def test_everything_is_shown_in_order() -> None:
     tracker.finish(SWEEP, checkpoints=["failed, so without files", PROBES[0]], read=read)
     assert page.shown == PROBES + ANSWER
     assert tracker.problems == ()
+
+
+def test_what_was_lost_is_shown_between_the_curves_and_the_words() -> None:
+    page = Page()
+    losses = Losses((PopulationNumber("wt", 2, 0.9, "cka", 0.5),), {"lost.html": b"page"})
+    tracker_of(page).finish(SWEEP, checkpoints=[], read=read, losses=losses)
+    assert page.shown == [*PROBES, *ANSWER[:-1], "1 numbers, 1 files", "words"]
 
 
 def test_logging_returns_while_the_place_is_busy() -> None:
