@@ -8,8 +8,8 @@ what it asked for. Networks at the same ratio are the same for all strategies.
 
 The generator, of which the fitted curves know nothing: loss = A (1 - exp(-(u / l)^m)) - g exp(-((u - c) / h)^2) + o
 with u = -log(1 - ratio), that is, a Weibull curve that saturates at A, a bump below zero for what a little pruning
-gains, and an offset for what retraining does at any ratio. The fit is a level and a softplus. Knees, shapes, gains and
-noise are drawn anew for each world.
+gains, and an offset for what retraining does at any ratio. The fit is a straight line and a softplus. Knees, shapes,
+gains and noise are drawn anew for each world.
 - Test set: 10 000 images (2 000 for one task); parent and pruned network disagree on a fraction p of them, .04 to .2,
   and more where more is lost; half of that variance is the parent's and shared by all ratios.
 - Seed: a network's own deviation, .1 to .3 points and 5 to 25 % of what is lost (as the real networks below scatter),
@@ -17,7 +17,8 @@ noise are drawn anew for each world.
 - Parent: the truth is that of the parent at hand, on infinitely many images and over all retrainings.
 
 With --grid, every strategy is replayed on real networks as well: an exhaustive grid of LeNet-5 on MNIST, made by
-benchmarks/search_grid.toml and kept as which image each network has right (see benchmarks/search_grid.py).
+benchmarks/search_grid.toml and kept as which image each network has right (see benchmarks/search_grid.py). Their truth
+has to be estimated; how far that alters the scores is measured on simulated networks at the same ratios.
 """
 
 # T tasks, D deltas
@@ -201,10 +202,9 @@ class Score(NamedTuple):
     width: float
 
 
-def score(world: World, asked: Asked, deltas: Sequence[float]) -> Score:
+def score(world: World, asked: Asked, deltas: Sequence[float], truth_TD: np.ndarray) -> Score:
     """Compare with the truth."""
     losses = {world.reached(ratio): row for ratio, row in asked.losses.items()}
-    truth_TD = world.potentials(deltas)
     measured_TD = np.array(
         [
             [max((q for q, row in losses.items() if row[t].value <= d + 1e-12), default=0.0) for d in deltas]
@@ -235,7 +235,31 @@ def score(world: World, asked: Asked, deltas: Sequence[float]) -> Score:
 def simulated_scores(seed: int, num_tasks: int, deltas: Sequence[float]) -> dict[str, Score]:
     """All strategies in one world."""
     world = SimulatedWorld(seed, num_tasks)
-    return {name: score(world, run(world, deltas), deltas) for name, run in strategies(None).items()}
+    truth_TD = world.potentials(deltas)
+    return {name: score(world, run(world, deltas), deltas, truth_TD) for name, run in strategies(None).items()}
+
+
+class Judged(NamedTuple):
+    """`model` on simulated networks at a grid's ratios, judged by the truth and by what stands for it on real ones."""
+
+    holds_by_truth: float
+    holds_by_regression: float
+    fitted_error: float
+    apart: float  # the fitted limits from the regression
+    regression_error: float
+
+
+def judged_twice(seed: int, ratios: Sequence[float]) -> Judged:
+    """Four tasks, all deltas."""
+    from search_grid import NearestWorld
+
+    simulated = SimulatedWorld(seed, 4)
+    world = NearestWorld(np.array(ratios), list(zip(*map(simulated.measure, ratios), strict=True)))
+    asked = strategies(ratios)["model"](world, DELTAS)
+    truth_TD, regression_TD = simulated.potentials(DELTAS), world.potentials(DELTAS)
+    one, other = (score(world, asked, DELTAS, potentials_TD) for potentials_TD in (truth_TD, regression_TD))
+    off = float(np.abs(regression_TD - truth_TD).mean())
+    return Judged(one.coverage, other.coverage, one.fitted_error, other.fitted_error, off)
 
 
 def table(rows: Mapping[str, Sequence[Score]]) -> str:
@@ -256,6 +280,22 @@ def table(rows: Mapping[str, Sequence[Score]]) -> str:
             f"| {100 * one.coverage:.1f} ± {100 * spread[6]:.1f} % | {one.width:.3f} |"
         )
     return "\n".join(lines)
+
+
+def judged_table(worlds: Sequence[Judged]) -> str:
+    """Means over worlds, with their standard errors."""
+    values = np.array(worlds)
+    mean, spread = Judged(*values.mean(axis=0)), Judged(*values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+    return "\n".join(
+        [
+            "| judged by | 90 % intervals hold | error of the fitted | error of the judge |",
+            "|---|--:|--:|--:|",
+            f"| the truth | {100 * mean.holds_by_truth:.1f} ± {100 * spread.holds_by_truth:.1f} % "
+            f"| {mean.fitted_error:.4f} ± {spread.fitted_error:.4f} | 0 |",
+            f"| isotonic regression | {100 * mean.holds_by_regression:.1f} ± {100 * spread.holds_by_regression:.1f} % "
+            f"| {mean.apart:.4f} ± {spread.apart:.4f} | {mean.regression_error:.4f} ± {spread.regression_error:.4f} |",
+        ]
+    )
 
 
 def main() -> None:
@@ -285,12 +325,16 @@ def main() -> None:
         worlds_of = [GridWorld(curve) for curve in grid.curves]
         for deltas in ((0.005,), DELTAS):
             rows = {
-                name: [score(world, run(world, deltas), deltas) for world in worlds_of]
+                name: [score(world, run(world, deltas), deltas, world.potentials(deltas)) for world in worlds_of]
                 for name, run in strategies(grid.ratios).items()
             }
             title = f"{worlds_of[0].num_tasks} tasks, {len(deltas)} delta{'s' if len(deltas) > 1 else ''}"
             everything[f"real: {title}"] = rows
             print(f"\n## Real networks: {title}\n\n{table(rows)}", flush=True)
+        print("\n## Simulated networks at the ratios of the real ones: 4 tasks, 5 deltas, `model`\n")
+        with ProcessPoolExecutor(2) as pool:
+            judge = functools.partial(judged_twice, ratios=grid.ratios)
+            print(judged_table(list(pool.map(judge, range(arguments.worlds), chunksize=5))), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, default=list))
 

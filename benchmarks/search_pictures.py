@@ -1,6 +1,6 @@
 """The two pictures of docs/finding_a_potential.md and docs/reading_an_interval.md, from benchmarks/search_grid.npz.
 
-python docs/search_pictures.py
+python benchmarks/search_pictures.py
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """What a few noisy measurements say of a whole curve of loss against ratio, and so of where it crosses a threshold.
 
-A curve is taken as c + s * w * softplus((u - k) / w): level at c up to a knee at u = k, and rising with the slope s
-behind it, over a bend of width w. c may be below 0, since networks pruned a little are often better than their parent.
-All of k, w, s and the spread of retraining lie on a grid; c follows in closed form. What comes out is a few hundred
-curves that are equally likely, the same ones whenever the same was measured.
+A curve is taken as c + b * u + s * w * softplus((u - k) / w). From the level c, below 0 where a little pruning makes
+networks better, it rises slowly, by b for every e-fold less that is kept, as losses of filter pruning and on shifted
+tasks do long before a network breaks. Behind a knee at u = k it rises by s more, over a bend of width w. All of k, w,
+s and the spread of retraining lie on a grid; c, and b, which is never negative, follow in closed form. What comes out
+is a few hundred curves that are equally likely, the same ones whenever the same was measured.
 
 Real curves are of no such family. So a measurement counts for less the further it is from where thresholds lie.
 
-Source: Bayesian model averaging over a grid, with the positions of Lost in Pruning's curves as prior; see
-docs/search.md for how well its intervals cover.
+Source: Bayesian model averaging over a grid, with the positions of Lost in Pruning's curves as prior. How often its
+intervals hold is measured by benchmarks/search.py.
 """
 
-# G grid of (k, w), S slopes, D deviations of retraining, M measurements, N curves, Q levels of c, U positions, T deltas
+# G grid of (k, w), S slopes, V deviations, M measurements, N curves, U positions, T deltas
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import expit, log_ndtr, ndtri, ndtri_exp
 
 from raypruning.core.search.axis import position
 from raypruning.core.search.strategy import Loss
@@ -28,16 +29,22 @@ NUM_CURVES = 512
 
 _KNEES_PER_UNIT = 12  # knees per unit of u: less than a tenth of what is kept apart
 _WIDTHS = np.array([0.03, 0.1, 0.25, 0.6, 1.2])
-_SLOPES = np.geomspace(0.01, 4.0, 12)
-DEVIATIONS = np.array([0.0005, 0.001, 0.002, 0.004])  # of a retraining's error from seed to seed
+_SLOPES = np.geomspace(0.03, 4.0, 10)  # what is slower is the slow rise
+# Of a retraining's error from seed to seed where little is lost.
+DEVIATIONS = np.array([0.0005, 0.001, 0.002])
 # Of c: most networks differ little from their parent where little is pruned, on shifted tasks some by points.
 LEVEL_DEVIATIONS = np.array([0.001, 0.003, 0.01])
+# Of b, as a fraction of that of c: a task on which retraining costs much is one on which pruning does. Weights pruned
+# by magnitude cost a LeNet .001 for an e-fold less kept, filters .002 to .015, of which a wide bend takes the larger.
+RISE = 0.3
 # Of the variance over images, what is the parent's own and common to all ratios: it hides in the level of a curve.
 SHARED = 0.5
-# How far a curve may be from the family, as a fraction of the loss itself.
-MISFIT = 0.15
-MISFIT_FLOOR = 0.0005
-NEIGHBOURHOOD = 0.3  # in u
+# How far a network may be from its curve, as a fraction of the loss itself: retrained once more it loses 5 to 25 % more
+# or less, .16 in the mean square, and real curves are from the family by as much again.
+MISFIT = 0.22
+
+# No more than twice the room is lost where they begin, from where six reach the last bits.
+_NEWTON_STEPS = 8
 
 
 class Measurements(NamedTuple):
@@ -64,29 +71,67 @@ class Curves(NamedTuple):
     """Equally likely curves.
 
     Attributes:
-        knees_N, widths_N, slopes_N, levels_N: k, w, s and c of each.
+        knees_N, widths_N, slopes_N, rises_N, levels_N: k, w, s, b and c of each.
         deviation: root mean square of the deviation from one retraining to the next.
     """
 
     knees_N: np.ndarray
     widths_N: np.ndarray
     slopes_N: np.ndarray
+    rises_N: np.ndarray
     levels_N: np.ndarray
     deviation: float
 
     def losses(self, positions_U: np.ndarray) -> np.ndarray:
-        """(N, U)."""
+        """At positions from 0 on, (N, U)."""
+        slow_NU = self.levels_N[:, None] + self.rises_N[:, None] * positions_U[None, :]
         x_NU = (positions_U[None, :] - self.knees_N[:, None]) / self.widths_N[:, None]
-        rise_N = self.slopes_N * self.widths_N
-        return np.asarray(self.levels_N[:, None] + rise_N[:, None] * np.logaddexp(0.0, x_NU))
+        return np.asarray(slow_NU + (self.slopes_N * self.widths_N)[:, None] * np.logaddexp(0.0, x_NU))
 
     def crossings(self, deltas: Sequence[float]) -> np.ndarray:
-        """Where each curve passes each delta, (N, T); -inf where it lies above everywhere."""
-        room_NT = np.asarray(deltas)[None, :] - self.levels_N[:, None]
-        y_NT = np.maximum(room_NT, 1e-12) / (self.slopes_N * self.widths_N)[:, None]
-        # The inverse of softplus; y + log(1 - exp(-y)) does not overflow.
-        x_NT = y_NT + np.log(-np.expm1(-y_NT))
-        return np.where(room_NT > 0, self.knees_N[:, None] + self.widths_N[:, None] * x_NT, -np.inf)
+        """Where each curve passes each delta, (N, T); -inf where it lies above from 0 on."""
+        k, w, s, b, c = (axis_N[:, None] for axis_N in self[:5])
+        room_NT = np.asarray(deltas)[None, :] - c
+        is_above_NT = room_NT <= s * w * np.logaddexp(0.0, -k / w)
+        room_NT = np.where(is_above_NT, 1.0, room_NT)  # any: the result is not used
+        # The inverse of softplus, for the knee alone; y + log(1 - exp(-y)) does not overflow.
+        y_NT = room_NT / (s * w)
+        knee_NT = k + w * (y_NT + np.log(-np.expm1(-y_NT)))
+        # The slow rise alone crosses at room / b, and both together before either. From behind the crossing of a convex
+        # curve Newton's steps come down to it, and do not pass it.
+        u_NT = np.minimum(knee_NT, room_NT / np.maximum(b, 1e-12))
+        for _ in range(_NEWTON_STEPS):
+            x_NT = (u_NT - k) / w
+            over_NT = b * u_NT + s * w * np.logaddexp(0.0, x_NT) - room_NT
+            u_NT = u_NT - over_NT / (b + s * expit(x_NT))
+        return np.where(is_above_NT, -np.inf, u_NT)
+
+
+class _Line(NamedTuple):
+    """The straight part c + b * u of a curve: what Gaussian priors and weighted measurements make of it.
+
+    Attributes:
+        cc_V, cb_V, bb_V: the matrix of precisions of c and b.
+        log_volume_V: log of the posterior's volume over the prior's.
+    """
+
+    cc_V: np.ndarray
+    cb_V: np.ndarray
+    bb_V: np.ndarray
+    log_volume_V: np.ndarray
+
+    @classmethod
+    def of(
+        cls, weights_VM: np.ndarray, positions_M: np.ndarray, *, c_variance_V: np.ndarray, b_variance_V: np.ndarray
+    ) -> _Line:
+        cc_V = weights_VM.sum(axis=1) + 1.0 / c_variance_V
+        cb_V = weights_VM @ positions_M
+        bb_V = weights_VM @ positions_M**2 + 1.0 / b_variance_V
+        return cls(cc_V, cb_V, bb_V, -0.5 * np.log((cc_V * bb_V - cb_V**2) * c_variance_V * b_variance_V))
+
+    @property
+    def b_deviation_V(self) -> np.ndarray:
+        return np.asarray(np.sqrt(self.cc_V / (self.cc_V * self.bb_V - self.cb_V**2)))
 
 
 def fit(measured: Measurements, *, low: float, high: float) -> Curves:
@@ -96,57 +141,51 @@ def fit(measured: Measurements, *, low: float, high: float) -> Curves:
         measured: none, one or more.
         low, high: positions between which thresholds are looked for.
     """
+    positions_M, losses_M, errors_M = measured
     knees_K = np.linspace(low - 0.5, high + 0.5, 2 + int(_KNEES_PER_UNIT * (high - low + 1.0)))
     knees_G, widths_G = (axis.ravel() for axis in np.meshgrid(knees_K, _WIDTHS, indexing="ij"))
-    basis_GM = widths_G[:, None] * np.logaddexp(0.0, (measured.positions_M - knees_G[:, None]) / widths_G[:, None])
+    basis_GM = widths_G[:, None] * np.logaddexp(0.0, (positions_M - knees_G[:, None]) / widths_G[:, None])
     deviations_V, levels_V = (axis.ravel() for axis in np.meshgrid(DEVIATIONS, LEVEL_DEVIATIONS, indexing="ij"))
-    variance_VM = _variance(measured) + deviations_V[:, None] ** 2
-    shared = SHARED * float(np.mean(measured.errors_M**2)) if len(measured.errors_M) else 0.0
-    prior_V = levels_V**2 + shared
-    # Weighted sums, from which the likelihood with c integrated out follows for every slope.
-    precision_VM = 1.0 / variance_VM
-    loss_V = precision_VM @ measured.losses_M
-    square_V = precision_VM @ measured.losses_M**2
-    basis_GV = basis_GM @ precision_VM.T
-    cross_GV = (basis_GM * measured.losses_M) @ precision_VM.T
-    basis2_GV = basis_GM**2 @ precision_VM.T
+    shared = SHARED * float(np.mean(errors_M**2)) if len(errors_M) else 0.0
+    alone_M = (1.0 - SHARED) * errors_M**2 + (MISFIT * losses_M) ** 2
+    variance_VM = alone_M + deviations_V[:, None] ** 2
+    weights_VM = 1.0 / variance_VM
+    line = _Line.of(weights_VM, positions_M, c_variance_V=levels_V**2 + shared, b_variance_V=(RISE * levels_V) ** 2)
+    # Weighted sums of what the knee leaves to the line, from which c and b are integrated out for every slope.
     s = _SLOPES[None, :, None]
-    residual_GSV = loss_V - s * basis_GV[:, None, :]
-    residual2_GSV = square_V - 2 * s * cross_GV[:, None, :] + s**2 * basis2_GV[:, None, :]
-    posterior_V = 1.0 / (precision_VM.sum(axis=1) + 1.0 / prior_V)
-    log_GSV = -0.5 * (residual2_GSV - residual_GSV**2 * posterior_V)
-    log_GSV += 0.5 * np.log(posterior_V / prior_V) - 0.5 * np.log(variance_VM).sum(axis=1)
-    weights_GSV = np.exp(log_GSV - log_GSV.max())
-    picked, places = _systematic(weights_GSV.ravel())
-    g, i, v = np.unravel_index(picked, weights_GSV.shape)
-    # Levels are spread over their distribution by the place that a curve has among those of its cell.
-    level_N = residual_GSV[g, i, v] * posterior_V[v] + ndtri(places) * np.sqrt(posterior_V[v])
+    sum_GSV = weights_VM @ losses_M - s * (basis_GM @ weights_VM.T)[:, None, :]
+    moment_GSV = weights_VM @ (losses_M * positions_M) - s * ((basis_GM * positions_M) @ weights_VM.T)[:, None, :]
+    square_GSV = weights_VM @ losses_M**2 - 2 * s * ((basis_GM * losses_M) @ weights_VM.T)[:, None, :]
+    square_GSV += s**2 * (basis_GM**2 @ weights_VM.T)[:, None, :]
+    # The mean of b in units of its deviation. Only where b is positive counts: that share multiplies the likelihood.
+    mean_GSV = (moment_GSV - sum_GSV * (line.cb_V / line.cc_V)) * line.b_deviation_V
+    log_share_GSV = log_ndtr(mean_GSV)
+    log_GSV = 0.5 * (sum_GSV**2 / line.cc_V + mean_GSV**2 - square_GSV) + log_share_GSV
+    log_GSV += line.log_volume_V - 0.5 * np.log(variance_VM).sum(axis=1)
+    picked_N = _systematic(np.exp(log_GSV - log_GSV.max()).ravel())
+    g, i, v = np.unravel_index(picked_N, log_GSV.shape)
+    # Inside of its cell a curve takes b from the positive part of its distribution, and c from what that is given b.
+    beyond_N = ndtri_exp(log_share_GSV[g, i, v] + np.log(_places(0)))
+    b_N = line.b_deviation_V[v] * np.maximum(mean_GSV[g, i, v] - beyond_N, 0.0)
+    c_N = (sum_GSV[g, i, v] - line.cb_V[v] * b_N) / line.cc_V[v] + ndtri(_places(1)) / np.sqrt(line.cc_V[v])
     # Part of that level is luck of the parent's images, and no property of the networks.
-    own_N = levels_V[v] ** 2 / prior_V[v]
-    level_N = level_N * own_N + _spread(NUM_CURVES) * np.sqrt(own_N * shared)
+    own_N = levels_V[v] ** 2 / (levels_V[v] ** 2 + shared)
+    c_N = c_N * own_N + ndtri(_places(2)) * np.sqrt(own_N * shared)
     deviation = float(np.sqrt(np.mean(deviations_V[v] ** 2)))
-    return Curves(knees_G[g], widths_G[g], _SLOPES[i], level_N, deviation)
+    return Curves(knees_G[g], widths_G[g], _SLOPES[i], b_N, c_N, deviation)
 
 
-def _variance(measured: Measurements) -> np.ndarray:
-    """Of each measurement but for retraining, (M,), without what all share."""
-    # How a curve differs from the family is much the same for neighbours: more of them do not average it out.
-    apart_MM = measured.positions_M[:, None] - measured.positions_M[None, :]
-    neighbours_M = np.exp(-0.5 * (apart_MM / NEIGHBOURHOOD) ** 2).sum(axis=1)
-    misfit_M = neighbours_M * (MISFIT_FLOOR**2 + (MISFIT * measured.losses_M) ** 2)
-    return np.asarray((1.0 - SHARED) * measured.errors_M**2 + misfit_M)
-
-
-def _systematic(weights_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`NUM_CURVES` picks in proportion to the weights, and a place in (0, 1) for each inside of its cell."""
+def _systematic(weights_W: np.ndarray) -> np.ndarray:
+    """`NUM_CURVES` picks in proportion to the weights."""
     total_W = np.cumsum(weights_W / weights_W.sum())
     points_N = (np.arange(NUM_CURVES) + 0.5) / NUM_CURVES
-    picked_N = np.minimum(np.searchsorted(total_W, points_N), len(weights_W) - 1)
-    # A cell that is picked often takes its places evenly; across cells they follow a sequence without a pattern.
-    places_N = (np.arange(NUM_CURVES) * 0.6180339887498949 + 0.5) % 1.0
-    return picked_N, np.clip(places_N, 1e-6, 1 - 1e-6)
+    return np.minimum(np.searchsorted(total_W, points_N), len(weights_W) - 1)
 
 
-def _spread(num: int) -> np.ndarray:
-    """Standard normal values in an order that follows nothing else."""
-    return np.asarray(ndtri(np.clip((np.arange(num) * 0.7548776662466927 + 0.5) % 1.0, 1e-6, 1 - 1e-6)))
+# Inverse powers of the root of x**4 = x + 1: their multiples, modulo 1, fill the unit cube evenly (Roberts 2018).
+_STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
+
+
+def _places(axis: int) -> np.ndarray:
+    """A place in (0, 1) for each curve: even among those of a cell, and in no order that another axis follows."""
+    return np.asarray(np.clip((np.arange(NUM_CURVES) * _STEPS[axis] + 0.5) % 1.0, 1e-6, 1 - 1e-6))
