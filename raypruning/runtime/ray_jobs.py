@@ -1,0 +1,193 @@
+"""Sweeps as jobs of a Ray cluster, through its Jobs API: whoever submits one need not stay.
+
+A job's id is the sweep's name and a number. The API takes no id twice, so that of two who submit one sweep at the same
+moment the second finds the first one's job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from raypruning.errors import ResourceError, SpecError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+SWEEP = "raypruning.sweep"  # metadata of a job: the sweep's name
+CONNECT_SECONDS = 10.0
+START_SECONDS = 60.0  # that a head may need until it can run jobs
+POLL_SECONDS = 2.0
+ALIVE = ("PENDING", "RUNNING")
+
+
+class Job(NamedTuple):
+    """A job as the cluster knows it.
+
+    Attributes:
+        state: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+        exit_code: of the command; None while it runs, or where Ray does not know.
+    """
+
+    id: str
+    sweep: str
+    state: str
+    message: str
+    entrypoint: str
+    exit_code: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ALIVE
+
+
+class Submitted(NamedTuple):
+    """A sweep's job, and whether it was begun just now rather than found at work."""
+
+    job: Job
+    is_new: bool
+
+
+class RayJobs:
+    """The jobs of one cluster.
+
+    Args:
+        address: of its dashboard, `http://HOST:8265`. The token is that of the environment (RAY_AUTH_TOKEN,
+            RAY_AUTH_TOKEN_PATH) or of ~/.ray/auth_token.
+
+    Raises:
+        SpecError: an address of another form. ResourceError: nothing answers, or it refuses the token.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._client = _connect(address)
+
+    def submit(self, sweep: str, entrypoint: str, *, folder: Path | None = None) -> Submitted:
+        """Run a command as the job of a sweep; the one that is at work already, if there is one.
+
+        Args:
+            folder: files that the command needs in its working folder.
+        """
+        give_up_at = time.monotonic() + START_SECONDS
+        while True:
+            known = self.of(sweep)
+            if known and known[0].is_alive:
+                return Submitted(known[0], is_new=False)
+            job_id = f"{sweep}-{max((_number(job) for job in known), default=0) + 1}"
+            try:
+                self._client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    runtime_env={"working_dir": str(folder)} if folder else {},
+                    metadata={SWEEP: sweep},
+                    entrypoint_num_cpus=0,  # It only drives: probes have the CPUs.
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    continue
+                # A head that has just begun has nobody yet to start a job.
+                if "try again later" in str(error) and time.monotonic() < give_up_at:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                raise self._refusal(error) from error
+            return Submitted(self._job(job_id), is_new=True)
+
+    def of(self, sweep: str) -> list[Job]:
+        """The jobs of a sweep, the latest first."""
+        found = [
+            _job_of(details) for details in self._client.list_jobs() if (details.metadata or {}).get(SWEEP) == sweep
+        ]
+        return sorted(found, key=_number, reverse=True)
+
+    def latest(self, sweep: str) -> Job:
+        """The last job of a sweep. Raises SpecError if there is none."""
+        known = self.of(sweep)
+        if not known:
+            raise SpecError(f"no job of the sweep {sweep} was submitted to {self.address}")
+        return known[0]
+
+    def logs(self, job: Job) -> str:
+        """All that a job has printed."""
+        return str(self._client.get_job_logs(job.id))
+
+    def follow(self, job: Job, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+        """What a job prints, until it ends."""
+        shown = 0
+        while True:
+            is_alive = self._job(job.id).is_alive  # Before its output, so that none of its last words is missed.
+            text = self.logs(job)
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+            if not is_alive:
+                return
+            sleep(POLL_SECONDS)
+
+    def cancel(self, job: Job) -> None:
+        """Ask a job to stop, as a signal would: what is finished is kept."""
+        try:
+            self._client.stop_job(job.id)
+        except RuntimeError as error:
+            raise self._refusal(error) from error
+
+    def _job(self, job_id: str) -> Job:
+        return _job_of(self._client.get_job_info(job_id))
+
+    def _refusal(self, error: Exception) -> ResourceError:
+        return ResourceError(f"{self.address} refused: {' '.join(str(error).split())[:300]}")
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(f"--address must be that of the cluster's dashboard, such as http://head:8265, got {address}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ResourceError(f"--address {address}: nothing answers there: {error}") from error
+    has_token_file = Path(os.environ.get("HOME", "/nonexistent"), ".ray", "auth_token").exists()
+    if has_token_file or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray would take an address of the environment in place of the one that was typed.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # It tells of every file that it sends.
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ResourceError(
+            f"{address} refused the token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
+        ) from error
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        raise ResourceError(f"{address} is no Ray cluster: {' '.join(str(error).split())[:300]}") from error
+
+
+def _job_of(details: object) -> Job:
+    found: dict[str, object] = dict(details)  # type: ignore[call-overload]
+    metadata = found["metadata"] or {}
+    assert isinstance(metadata, dict)
+    code = found["driver_exit_code"]
+    return Job(
+        id=str(found["submission_id"]),
+        sweep=str(metadata.get(SWEEP, "")),
+        state=str(getattr(found["status"], "value", found["status"])),
+        message=str(found["message"] or ""),
+        entrypoint=str(found["entrypoint"]),
+        exit_code=code if isinstance(code, int) else None,
+    )
+
+
+def _number(job: Job) -> int:
+    last = job.id.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0
