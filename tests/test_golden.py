@@ -14,11 +14,18 @@ from raypruning.core.plan import Plan, max_pruned_probes, next_probes, walk
 from raypruning.core.records import Checkpoint, Evaluation, ProbeResult, Task, TrainingResult
 from raypruning.tasks.task import describe_task
 from raypruning.testing.made_up import made_up_dataset
+from tests.test_architecture import FLAGS
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ["", "clean", "compare", "export", "list", "recommend", "report", "status", "sweep", "tasks", "track", "ui"]
+
+# With that of all, "", and of each group.
+COMMANDS = ("", *dict.fromkeys(part for command in FLAGS for part in (command.partition(" ")[0], command)))
 
 Compare = Callable[[str, str], None]
+
+
+def help_file(command: str) -> str:
+    return f"{command.replace(' ', '_') or 'prune-cli'}.txt"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "prune-cli")
@@ -26,9 +33,9 @@ def test_help_of_a_command_is_the_recorded_one(
     command: str, prune_cli: Callable, golden: Compare, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLUMNS", "120")
-    ran = prune_cli(*filter(None, [command]), "--help")
+    ran = prune_cli(*command.split(), "--help")
     text = "\n".join(line.rstrip() for line in ran.out.splitlines()) + "\n"
-    golden(f"help/{command or 'prune-cli'}.txt", text)
+    golden(f"help/{help_file(command)}", text)
     assert ran.code == 0
 
 
@@ -40,7 +47,7 @@ def test_plan_of_a_shipped_sweep_is_the_recorded_one(name: str, golden: Compare)
 @pytest.mark.parametrize(
     ("folder", "opened"),
     [
-        ("help", {f"{command or 'prune-cli'}.txt" for command in COMMANDS}),
+        ("help", {help_file(command) for command in COMMANDS}),
         ("plans", {f"{name}.json" for name in sweep_names()}),
     ],
 )

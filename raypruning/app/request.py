@@ -97,20 +97,36 @@ class Resolved(NamedTuple):
     setting: Setting
 
 
-def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = os.environ) -> Resolved:
+class Understood(NamedTuple):
+    """A request as far as it is the same on every machine.
+
+    Attributes:
+        notices: lines a person should read before anything else.
+        is_auto: whether probes a round are to be taken from the cluster's size; the spec has one.
+    """
+
+    spec: SweepSpec
+    notices: list[str]
+    is_auto: bool
+
+
+def understand(request: SweepRequest, *, data_dir: Path | None, has_gpu: bool = False) -> Understood:
     """Read the target, lay the flags over it, check every name.
 
-    Raises: SpecError, UnknownNameError, DataError, ResourceError: one line each; nothing has been written.
+    Args:
+        data_dir: where datasets lie; not looked into.
+        has_gpu: whether each probe is to have a GPU where nothing says otherwise.
+
+    Raises: SpecError, UnknownNameError: one line.
     """
     file = read_target(request.target)
-    data_dir = resolve_data_dir(request.data_dir, environment)
     raw, notices = _with_quick_recipe(file, request, data_dir=data_dir)
     changes = merged(_changes(request), _of_population(request, raw))
     raw = with_settings(expanded(merged(raw, changes)), request.settings)
     if isinstance(raw.get("tasks"), list) and all(isinstance(task, str) for task in raw["tasks"]):
         # Anything else is for the spec to refuse.
         raw["tasks"] = expand_tasks(raw["tasks"], dataset=_dataset_name(raw))
-    if "gpus_per_probe" not in raw.get("resources", {}) and request.address is None and _has_gpu():
+    if has_gpu and "gpus_per_probe" not in raw.get("resources", {}):
         raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
         notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
     if request.name:
@@ -124,6 +140,16 @@ def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = o
     check_names(spec)
     if max(spec.deltas) > 0.1:
         notices.append(f"delta {max(spec.deltas):g} allows {max(spec.deltas):.0%} more errors; 0.005 is half a point")
+    return Understood(spec, notices, is_auto)
+
+
+def resolve_request(request: SweepRequest, *, environment: Mapping[str, str] = os.environ) -> Resolved:
+    """Understand a request, and see that this machine has what it needs.
+
+    Raises: SpecError, UnknownNameError, DataError, ResourceError: one line each; nothing has been written.
+    """
+    data_dir = resolve_data_dir(request.data_dir, environment)
+    spec, notices, is_auto = understand(request, data_dir=data_dir, has_gpu=request.address is None and _has_gpu())
     storage = resolve_storage(request.storage, environment)
     setting = Setting(
         storage=storage,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from raypruning.app.lost import PAGE_FILE, REPORT_FILE, write_lost
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved, Setting
 from raypruning.app.results import collect, read_record, stored_results, write_record
@@ -28,7 +29,6 @@ from raypruning.runtime.limits import RunLimits
 from raypruning.runtime.store import ObjectStore, open_store
 from raypruning.tasks.task import describe_task
 
-REPORT_FILE = "report.html"
 LARGE_TEST_SETS_BYTES = 1 << 30
 
 
@@ -117,7 +117,10 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         write_record(store, plan, run)
         answer = collect(plan, results, store, run=run)
         tracker.finish(
-            answer, checkpoints=wanted_checkpoints(answer, setting.log_checkpoints), read=store.training_files
+            answer,
+            checkpoints=wanted_checkpoints(answer, setting.log_checkpoints),
+            read=store.training_files,
+            losses=write_lost(store, answer),
         )
         run |= {"experiment_url": tracker.experiment_url, "experiment_id": tracker.experiment_id}
         write_record(store, plan, run)
@@ -240,7 +243,7 @@ def write_report(store: ObjectStore, answer: SweepResults) -> str:
     from raypruning.reporting.html import render_html
 
     name = answer.spec.name
-    store.write_sweep_file(name, REPORT_FILE, render_html(answer).encode())
+    store.write_sweep_file(name, REPORT_FILE, render_html(answer, lost_page=PAGE_FILE).encode())
     store.write_sweep_file(name, "report.json", json.dumps(to_json(answer), indent=1).encode())
     # An s3 address carries its options behind the path.
     return f"{store.uri.partition('?')[0].removeprefix('file://').rstrip('/')}/sweeps/{name}/{REPORT_FILE}"

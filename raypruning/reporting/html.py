@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from raypruning.core.records import SweepResults
@@ -43,6 +42,7 @@ from raypruning.reporting.notes import (
     probe_label,
     report_warnings,
 )
+from raypruning.reporting.pages import environment
 from raypruning.reporting.probe_table import failure_text, probe_heads, probe_row, web_address
 from raypruning.reporting.severity_plots import severity_panels
 from raypruning.reporting.slopes import slope_notes
@@ -108,15 +108,19 @@ class Command(NamedTuple):
     text: str
 
 
-def render_html(results: SweepResults) -> str:
-    """The whole report as one page. The same results give the same bytes."""
+def render_html(results: SweepResults, *, lost_page: str = "") -> str:
+    """The whole report as one page. The same results give the same bytes.
+
+    Args:
+        lost_page: address of the page "what was lost", as seen from this one; no link if empty.
+    """
     spec = results.spec
     colours = _colours(results)
     delta = spec.deltas[0]
     found_controls = controls(results)
     smaller = searched_budgets(results)[1:]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             light=LIGHT,
@@ -127,6 +131,7 @@ def render_html(results: SweepResults) -> str:
             answer=answer_sentences(results),
             epochs=wording.retraining(largest_budget(results), results.spec.schedule),
             experiment_url=web_address(results.experiment_url),
+            lost_page=lost_page,
             warnings=report_warnings(results),
             deltas=[_section(results, one) for one in spec.deltas],
             series=[{"name": name, "colour": colour} for name, colour in colours.items()],
@@ -159,7 +164,7 @@ def render_compare_html(sweeps: Sequence[SweepResults]) -> str:
     labels = sweep_labels(sweeps)
     colours = {label: css_colour(colour) for label, colour in series_colours(labels).items()}
     return (
-        _environment()
+        environment()
         .get_template("compare.html.j2")
         .render(
             light=LIGHT,
@@ -174,27 +179,6 @@ def render_compare_html(sweeps: Sequence[SweepResults]) -> str:
             differences=_differences_table(labels, sweeps),
             cost=_cost_table(labels, sweeps),
         )
-    )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("raypruning.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_unbroken,
-    )
-    return environment
-
-
-def _unbroken(value: object) -> object:
-    """Keep a number and its percent sign on one line. Markup is left alone."""
-    return (
-        value.replace(" %", "\N{NO-BREAK SPACE}%")
-        if isinstance(value, str) and not isinstance(value, Markup)
-        else value
     )
 
 

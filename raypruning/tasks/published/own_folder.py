@@ -46,6 +46,11 @@ def _definition(argument: str, *, is_nominal: bool) -> TaskDefinition:
     )
 
 
+def folder_name(class_name: str) -> str:
+    """The folder of a class: its name, but for a slash, which no folder can have in its name."""
+    return class_name.replace("/", "_")
+
+
 def open_folder(path: str, dataset: Dataset, data_dir: Path | None) -> Examples:
     """The pictures, decoded to the dataset's size and channels.
 
@@ -80,9 +85,10 @@ def _root(path: str, data_dir: Path | None) -> Path:
 
 def _list(root: Path, dataset: Dataset) -> Listing:
     listing = list_pictures(root)
-    strange = sorted(set(listing) - set(dataset.class_names))
+    names = [folder_name(name) for name in dataset.class_names]
+    strange = sorted(set(listing) - set(names))
     if strange:
-        some = ", ".join(dataset.class_names[:3]) + (", ..." if dataset.num_classes > 3 else "")
+        some = ", ".join(names[:3]) + (", ..." if dataset.num_classes > 3 else "")
         raise DataError(
             f"{root} has {len(strange)} folders that are no class of {dataset.name} ({', '.join(strange[:3])}): "
             f"name them as its classes are ({some}), or remove them"
@@ -96,7 +102,8 @@ def _list(root: Path, dataset: Dataset) -> Listing:
 
 
 def _classes(listing: Listing, dataset: Dataset) -> dict[str, int]:
-    return {name: label for label, name in enumerate(dataset.class_names) if name in listing}
+    names = [folder_name(name) for name in dataset.class_names]
+    return {name: label for label, name in enumerate(names) if name in listing}
 
 
 def _preparation(root: Path, listing: Listing, dataset: Dataset) -> Preparation:
