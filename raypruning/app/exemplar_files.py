@@ -22,6 +22,7 @@ from raypruning.app.results import SweepRecord, read_record
 from raypruning.app.stored_networks import swept_dataset
 from raypruning.core.records import SweepResults, Task
 from raypruning.errors import DataError, ResourceError, SpecError
+from raypruning.folders import check_free, folder_at_once
 from raypruning.runtime.store import ObjectStore
 from raypruning.tasks.published.own_folder import folder_name
 
@@ -131,8 +132,6 @@ def export_exemplars(store: ObjectStore, request: ExportRequest) -> ExportedExem
         DataError: the images are missing here, or are others.
         ResourceError: the place cannot be written.
     """
-    from raypruning.compaction.files import check_free
-
     if request.format not in FORMATS:
         raise SpecError(f"--format is {', '.join(FORMATS)}, got {request.format}")
     if request.format == "indices" and request.output.exists():
@@ -219,8 +218,6 @@ def _write_folder(
     provenance: Mapping[str, object],
 ) -> int:
     """A folder of pictures for each class, and the provenance. Returns: how many classes there are."""
-    from raypruning.compaction.files import folder_at_once
-
     is_subset = request.format == "subset"
     folders = [folder_name(dataset.class_names[label]) for label in one.label_N[positions]]
     if is_subset and len(set(folders)) < 2:

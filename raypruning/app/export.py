@@ -14,6 +14,7 @@ from raypruning.app.stored_networks import stored_network, swept_dataset
 from raypruning.core.records import MethodChoice, Potential, Probe, SweepResults
 from raypruning.core.spec import expanded
 from raypruning.errors import RaypruningError, SpecError, unknown_name_message
+from raypruning.folders import check_free, folder_at_once
 from raypruning.runtime.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -89,13 +90,12 @@ def export(store: ObjectStore, request: ExportRequest) -> Exported:
     if request.format not in FORMATS:
         raise SpecError(f"--format is {', '.join(FORMATS)}, got {request.format}")
     chosen = _choose(read_sweep(store, request.sweep), request)
-    from raypruning.compaction import files
     from raypruning.compaction.portable import check_onnx
 
     if request.format == "onnx":
         check_onnx()
     folder = request.output or Path(f"{request.sweep}-{chosen.probe.id[:8]}")
-    files.check_free(folder)
+    check_free(folder)
     return _write(store, request, chosen, folder)
 
 
@@ -206,7 +206,7 @@ def _write(store: ObjectStore, request: ExportRequest, chosen: _Chosen, folder: 
     size = {"in_channels": setting.in_channels, "image_size": setting.image_size}
     before, after = size_of(masked, **size), size_of(small.model, **size)
     latencies = measure_latencies([masked, small.model], batches[0][:1], threads=training.recipe.numerics.threads)
-    with files.folder_at_once(folder) as part:
+    with folder_at_once(folder) as part:
         differences: dict[str, float] = {}
         if request.format == "onnx":
             differences["onnx_max_difference"] = portable.write_onnx(small.model, batches[0], part / files.ONNX)

@@ -137,7 +137,11 @@ def _function(store: ObjectStore, results: SweepResults) -> _Looked:
 
     name = results.spec.name
     return _part(
-        lambda: read_similarity(store, name),
+        lambda: _of_this_sweep(
+            results,
+            read_similarity(store, name),
+            lambda found: [key for one in found.populations for key in one.networks],
+        ),
         title="Answers",
         how="How often pruned networks answer as their parent does, under noise and on every task, beside "
         "networks that were trained separately: one that is no closer than those is another network.",
@@ -153,7 +157,9 @@ def _pixels(store: ObjectStore, results: SweepResults) -> _Looked:
 
     name = results.spec.name
     return _part(
-        lambda: read_features(store, name),
+        lambda: _of_this_sweep(
+            results, read_features(store, name), lambda found: [one.training for one in found.record.networks]
+        ),
         title="Pixels",
         how="Each network is shown only the pixels that another one chose as those its own answer rests on; a cell is "
         "its confidence in the true class.",
@@ -162,6 +168,14 @@ def _pixels(store: ObjectStore, results: SweepResults) -> _Looked:
         draw=features_plots.panels,
         count=features.numbers,
     )
+
+
+def _of_this_sweep(
+    results: SweepResults, found: Found | None, networks: Callable[[Found], Sequence[str]]
+) -> Found | None:
+    """What was found; None if it is of networks that a changed sweep of the same name has no more."""
+    known = {one.probe.id for one in results.probes if one.is_done}
+    return found if found is not None and known.issuperset(networks(found)) else None
 
 
 def _part(

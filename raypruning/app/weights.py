@@ -21,6 +21,7 @@ from raypruning.app.results import SweepRecord, every_stored_result, read_record
 from raypruning.core.plan import next_probes
 from raypruning.core.records import Curve, Probe, ProbeResult
 from raypruning.errors import SpecError, StoreError
+from raypruning.folders import check_free, folder_at_once
 from raypruning.reporting.weights import probe_label
 from raypruning.runtime.store import ObjectStore
 
@@ -69,7 +70,6 @@ def write_weights(
         StoreError: a stored file is damaged.
         ResourceError: the folder cannot be written.
     """
-    from raypruning.compaction.files import check_free, folder_at_once
     from raypruning.reporting.weight_files import write_files
 
     folder = request.output or Path(f"{request.sweep}-weights")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,15 +14,13 @@ from raypruning.commands.options import (
     Ratios,
     Storage,
     SweepName,
-    console,
     errors_in_one_line,
     storage_flag,
 )
+from raypruning.commands.progress import progress
 
 if TYPE_CHECKING:
-    from raypruning.app.features import Watch, Work
-
-PLAIN_SECONDS = 20.0  # between lines where there is no terminal
+    from raypruning.app.features import Work
 
 
 def features(
@@ -90,8 +86,13 @@ def features(
             data_dir=data_dir,
             fresh=fresh,
         )
-        with _progress() as watch:
-            store = open_store(address)
+        store = open_store(address)
+        with progress() as tell:
+
+            def watch(work: Work) -> None:
+                what = f"pixels of {work.network}, network {work.num_done + 1} of {work.num}"
+                tell(what, work.forwards_done, work.forwards)
+
             found = find_features(store, request, watch=watch)
         flag = storage_flag(address)
         written = []
@@ -111,31 +112,3 @@ def features(
             typer.echo(json_module.dumps(features_json(found), indent=1))
         else:
             typer.echo(features_text(found, storage_flag=flag))
-
-
-@contextmanager
-def _progress() -> Iterator[Watch]:
-    """What is told of every step: a bar in a terminal, a line now and then elsewhere; on standard error."""
-    import time
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from raypruning.reporting.wording import duration
-
-    place = console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=place, transient=True, disable=not place.is_terminal) as bar:
-        task = bar.add_task("features", total=None)
-        began = said = time.monotonic()
-
-        def watch(work: Work) -> None:
-            nonlocal said
-            now = time.monotonic()
-            name = f"pixels of {work.network}, network {work.num_done + 1} of {work.num}"
-            bar.update(task, description=name, completed=work.forwards_done, total=work.forwards)
-            if not place.is_terminal and now - said >= PLAIN_SECONDS and work.forwards_done < work.forwards:
-                said = now
-                left = duration((now - began) / work.forwards_done * (work.forwards - work.forwards_done))
-                place.print(f"{name}: about {left} left", highlight=False)
-
-        yield watch

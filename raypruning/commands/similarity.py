@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +20,7 @@ from raypruning.commands.options import (
     errors_in_one_line,
     storage_flag,
 )
-
-PLAIN_SECONDS = 20.0  # between lines where there is no terminal
+from raypruning.commands.progress import progress
 
 
 def similarity(
@@ -63,6 +60,7 @@ def similarity(
             write_similarity_csv,
             write_similarity_plots,
         )
+        from raypruning.reporting.wording import count, thousands
         from raypruning.runtime.store import open_store
 
         address = resolve_storage(storage)
@@ -79,9 +77,13 @@ def similarity(
             data_dir=data_dir,
             fresh=fresh,
         )
-        with _progress() as tell:
-            store = open_store(address)
-            found = measure_similarity(store, request, tell=tell)
+        store = open_store(address)
+        with progress() as tell:
+
+            def watch(done: int, total: int) -> None:
+                tell(f"{thousands(done)} of {count(total, 'image')}", done, total)
+
+            found = measure_similarity(store, request, tell=watch)
         written = [
             *([write_similarity_csv(found, csv)] if csv else []),
             *(write_similarity_plots(found, plots) if plots else []),
@@ -97,30 +99,3 @@ def similarity(
             console().print(SimilarityReport(found))
             if hint := control_hint(found, storage_flag=flag):
                 typer.echo(f"\n{hint}")  # not folded, to be copied
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """What is told of every batch: a bar in a terminal, a line now and then elsewhere; on standard error."""
-    import time
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from raypruning.reporting.wording import count, duration, thousands
-
-    place = console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=place, transient=True, disable=not place.is_terminal) as bar:
-        task = bar.add_task("similarity", total=None)
-        began = said = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total)
-            now = time.monotonic()
-            if not place.is_terminal and now - said >= PLAIN_SECONDS and done < total:
-                said = now
-                left = duration((now - began) / done * (total - done))
-                place.print(f"{thousands(done)} of {count(total, 'image')}, about {left} left", highlight=False)
-
-        yield tell

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,7 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from raypruning.compaction.plan import ChannelPlan, rebuild
-from raypruning.errors import DataError, ResourceError, SpecError
+from raypruning.errors import DataError
 from raypruning.models.weights import load_weights
 
 PLAN, WEIGHTS, ONNX, TORCH = "plan.json", "weights.safetensors", "model.onnx", "model.pt2"
@@ -70,34 +65,3 @@ def weights_bytes(model: nn.Module) -> bytes:
 def sha256(data: bytes) -> str:
     """Checksum in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def check_free(folder: Path) -> None:
-    """Raise SpecError unless a folder can be made there: it is absent, or empty."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SpecError(f"{folder} exists and is not an empty folder: name another with --output")
-
-
-@contextmanager
-def folder_at_once(folder: Path) -> Iterator[Path]:
-    """A temporary folder that gets its name when the block ends well; otherwise nothing is left of it.
-
-    Raises:
-        ResourceError: it cannot be made there.
-        SpecError: something lies there already.
-    """
-    folder = folder.absolute()
-    part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise ResourceError(f"{folder.parent} cannot be written: {error.strerror}") from error
-    try:
-        yield part
-        check_free(folder)
-        try:
-            os.replace(part, folder)
-        except OSError as error:
-            raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from raypruning.analysis.features import (
     LEVEL,
@@ -27,9 +26,9 @@ from raypruning.analysis.features import (
 )
 from raypruning.core.populations import PopulationNumber
 from raypruning.reporting import wording
+from raypruning.reporting.text import aligned, wrapped
 
 JSON = dict[str, object]
-WIDTH = 80
 CSV_COLUMNS = (
     "sweep",
     "method",
@@ -124,11 +123,11 @@ def features_text(found: Features, *, storage_flag: str = "") -> str:
     record = found.record
     table = heat_map(found)
     blocks = [
-        _wrapped(f"{record.sweep}: {context(record)}"),
-        _wrapped(conclusion(found)),
+        wrapped(f"{record.sweep}: {context(record)}"),
+        wrapped(conclusion(found)),
         ["Confidence in the true class. Rows: whose pixels; columns: who sees them.", *_heat_rows(table)],
-        ["Pruned networks beside their parent", *_aligned(look_rows(found))],
-        [line for note in notes(found, table, storage_flag=storage_flag) for line in _wrapped(note, indent="  ")],
+        ["Pruned networks beside their parent", *aligned(look_rows(found))],
+        [line for note in notes(found, table, storage_flag=storage_flag) for line in wrapped(note, indent="  ")],
     ]
     return "\n\n".join("\n".join(block) for block in blocks)
 
@@ -146,7 +145,7 @@ def _heat_rows(table: HeatMap) -> list[str]:
     rows = [["", *table.judges]]
     for source, row_M in zip(table.sources, table.mean_SM, strict=True):
         rows.append([source, *map(confidence, row_M)])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def look_rows(found: Features) -> list[list[str]]:
@@ -211,31 +210,6 @@ def _signed(one: Difference) -> str:
 
 def _p(value: float) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _wrapped(text: str, *, indent: str = "") -> list[str]:
-    """Lines of at most `WIDTH` characters, where no sign of per cent begins one."""
-    lines = textwrap.wrap(
-        text.replace(" %", "\N{NO-BREAK SPACE}%"),
-        WIDTH,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-    return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines]
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table whose first column is text and whose others are numbers."""
-    table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
 
 
 # -- JSON and CSV ----------------------------------------------------------------------------------------------------

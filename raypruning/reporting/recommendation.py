@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from raypruning.analysis.paired import POWER
 from raypruning.analysis.recommendation import (
@@ -21,9 +20,9 @@ from raypruning.analysis.recommendation import (
 from raypruning.core.records import Curve, Potential
 from raypruning.reporting import wording
 from raypruning.reporting.notes import probe_label
+from raypruning.reporting.text import aligned, wrapped
 
 JSON = dict[str, object]
-WIDTH = 80
 LEVEL = 0.05  # of the adjusted p-values that are called a difference
 _LABEL = 12
 _MAX_NAMED = 3
@@ -59,10 +58,10 @@ def export_command(found: Recommendation, network: Network, *, storage_flag: str
 def _answer(found: Recommendation) -> list[str]:
     what = f"at most {wording.points(found.delta)} on {_number_of(found.tasks)}, with {_percent(found.confidence)}"
     if found.chosen is not None:
-        return _wrapped(f"{found.sweep}: a network that loses {what} confidence")
+        return wrapped(f"{found.sweep}: a network that loses {what} confidence")
     if found.nearest is not None:
-        return _wrapped(f"{found.sweep}: no pruned network is proven to lose {what} confidence")
-    return _wrapped(f"{found.sweep}: no pruned network was measured, so none can be recommended")
+        return wrapped(f"{found.sweep}: no pruned network is proven to lose {what} confidence")
+    return wrapped(f"{found.sweep}: no pruned network was measured, so none can be recommended")
 
 
 def _shipped(found: Recommendation, network: Network, *, storage_flag: str) -> list[str]:
@@ -92,7 +91,7 @@ def _table(found: Recommendation, network: Network) -> list[str]:
         notes.append(f"*  not proven to be within {wording.points(found.delta)}.")
     if p_values:
         notes.append(_difference_note(p_values))
-    return [*_wrapped(title), *_aligned(rows), *(line for note in notes for line in _wrapped(note, indent=" " * 3))]
+    return [*wrapped(title), *aligned(rows), *(line for note in notes for line in wrapped(note, indent=" " * 3))]
 
 
 def _level_note(found: Recommendation) -> str:
@@ -262,32 +261,7 @@ def _p(value: float) -> str:
 
 
 def _row(label: str, text: str) -> list[str]:
-    return _wrapped(f"{label:<{_LABEL}}{text}", indent=" " * _LABEL)
-
-
-def _wrapped(text: str, *, indent: str = "") -> list[str]:
-    """Lines of at most `WIDTH` characters, where no sign of per cent begins one."""
-    lines = textwrap.wrap(
-        text.replace(" %", "\N{NO-BREAK SPACE}%"),
-        WIDTH,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-    return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines]
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table whose first column is text and whose others are numbers."""
-    table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    return wrapped(f"{label:<{_LABEL}}{text}", indent=" " * _LABEL)
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------

@@ -124,30 +124,6 @@ def test_damaged_export_is_refused(exported, tmp_path: Path, name: str, change, 
         files.load_exported(tmp_path)
 
 
-def test_folder_appears_at_once_or_not_at_all(tmp_path: Path):
-    with pytest.raises(KeyError), files.folder_at_once(tmp_path / "deep" / "out") as part:
-        (part / "a").write_text("half")
-        raise KeyError
-    assert list((tmp_path / "deep").iterdir()) == []
-    with files.folder_at_once(tmp_path / "deep" / "out") as part:
-        (part / "a").write_text("whole")
-        assert not (tmp_path / "deep" / "out").exists()
-    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
-        "deep",
-        "deep/out",
-        "deep/out/a",
-    ]
-
-
-def test_folder_with_something_in_it_is_never_replaced(tmp_path: Path):
-    (tmp_path / "mine").write_text("precious")
-    with pytest.raises(SpecError, match="not an empty folder"):
-        files.check_free(tmp_path)
-    with pytest.raises(SpecError, match="not an empty folder"):
-        files.check_free(tmp_path / "mine")
-    files.check_free(tmp_path / "absent")
-
-
 def test_ranges_are_written_as_people_do():
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
     assert ranges([]) == ""
