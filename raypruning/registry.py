@@ -2,7 +2,8 @@
 
 There are four registries, `methods`, `models`, `datasets` and `tasks`, and one door to each: an entry point of the
 group `raypruning.<registry>` in an installed package (the built-ins are entry points of this one), or the decorator
-`register` in a module that a sweep names under `plugins`.
+`register` in a module that a sweep names under `plugins`. A sweep that was read from a storage is somebody's word, and
+not the user's: see `import_stored_plugins`.
 
 A name that ends in "/" is a family: `noise/uniform/` answers for `noise/uniform/0.1` and is given the rest, "0.1".
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
@@ -109,6 +112,8 @@ models = Registry("model")
 datasets = Registry("dataset")
 tasks = Registry("task")
 
+PLUGINS = "RAYPRUNING_PLUGINS"
+
 
 def import_plugins(modules: Iterable[str]) -> None:
     """Import the modules a sweep names under `plugins`, so that their decorators run. Idempotent."""
@@ -117,6 +122,39 @@ def import_plugins(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:  # As in Registry.get.
             raise SpecError(f"plugins: the module {module!r} cannot be imported: {_in_one_line(error)}") from error
+
+
+def import_stored_plugins(modules: Iterable[str], *, where: str) -> None:
+    """Import the modules that a stored sweep or an exported network names, if the user has named them too.
+
+    To import is to run code, and whoever can write to a storage can name any module. The user's word for one is the
+    environment's RAYPRUNING_PLUGINS (names with commas), to have imported it, or to have installed it as a plugin.
+
+    Args:
+        where: what names them, as a message says it.
+
+    Raises:
+        SpecError: another module is named, and nothing was imported; or one cannot be imported.
+    """
+    named = list(modules)
+    typed = {name.strip() for name in os.environ.get(PLUGINS, "").split(",")} - {""}
+    allowed = typed | sys.modules.keys() | _installed()
+    if unknown := [name for name in named if name not in allowed]:
+        shown = ",".join(name if name.isprintable() else repr(name) for name in unknown)
+        raise SpecError(
+            f"{where} names the plugin{'s' if len(unknown) > 1 else ''} {shown}, which would run as code of yours: "
+            f"if you trust it, set {PLUGINS}={shown}"
+        )
+    import_plugins(named)
+
+
+def _installed() -> set[str]:
+    """Modules of entry points, which whoever installed their packages has named. Imports nothing."""
+    return {
+        point.value.partition(":")[0]
+        for registry in (methods, models, datasets, tasks)
+        for point in registry._points.values()
+    }
 
 
 def _owner_of(value: Any) -> str:

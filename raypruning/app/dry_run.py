@@ -11,6 +11,7 @@ from raypruning.app.sweep import log_path, make_plan
 from raypruning.app.task_sets import missing_bytes
 from raypruning.core.plan import Plan, max_pruned_epochs, max_pruned_probes
 from raypruning.datasets.resolve import open_dataset
+from raypruning.runtime.mlflow_tracker import without_password
 from raypruning.runtime.store import ObjectStore, open_store
 
 
@@ -87,7 +88,7 @@ def estimate(resolved: Resolved) -> Estimate:
         num_bytes=round(num_bytes),
         num_test_set_bytes=missing_bytes(dataset, spec.tasks),
         storage=setting.storage,
-        tracking_uri=setting.tracking_uri,
+        tracking_uri=without_password(setting.tracking_uri or "") or None,
         log=str(log_path(setting, spec.name)),
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
 from raypruning.app.analysis import Analysis
 from raypruning.core.budgets import budget_choices
 from raypruning.core.plan import Plan, Results, next_probes, walks
@@ -24,6 +26,7 @@ from raypruning.core.records import (
 from raypruning.errors import SpecError, StoreError, unknown_name_message
 from raypruning.runtime.joined import stored_result, weighed
 from raypruning.runtime.store import ObjectStore
+from raypruning.runtime.untrusted import MAX_JSON_BYTES, parse_json
 
 SPEC_FILE, RUN_FILE = "spec.json", "run.json"
 
@@ -56,13 +59,32 @@ class SweepRecord(NamedTuple):
         return {result.probe.id: result for result in results}
 
 
+class _RunFile(BaseModel):
+    """What of run.json is read, for its types: whoever can write to the storage wrote it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    data_fingerprint: str
+    tasks: list[Task]
+    failed: list[ProbeResult] = []
+    asked: list[str] = []
+    class_names: list[str] = []
+    num_trained: int = 0
+    wall_seconds: float = 0.0
+    reached_limit: str | None = None
+    tracking_uri: str | None = None
+    experiment_url: str | None = None
+    experiment_id: str | None = None
+
+
 def read_record(store: ObjectStore, name: str) -> SweepRecord:
     """A sweep's folder. Raises SpecError when there is none, with near names; StoreError when it is damaged."""
-    spec, run = store.read_sweep_file(name, SPEC_FILE), store.read_sweep_file(name, RUN_FILE)
+    spec, run = (store.read_sweep_file(name, file, at_most=MAX_JSON_BYTES) for file in (SPEC_FILE, RUN_FILE))
     if spec is None or run is None:
         raise SpecError(f"{unknown_name_message('sweep', name, store.sweep_names())} in {store.uri}")
     try:
-        record = SweepRecord(SweepSpec.model_validate_json(spec), json.loads(run))
+        record = SweepRecord(SweepSpec.model_validate(parse_json(spec)), parse_json(run))
+        _RunFile.model_validate(record.run)
         _ = record.plan, record.failed  # What they are made of is there, or the record is damaged.
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]

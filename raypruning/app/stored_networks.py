@@ -57,7 +57,7 @@ def swept_dataset(plugins: Sequence[str], choice: DataChoice, fingerprint: str, 
     from raypruning import registry
     from raypruning.datasets.resolve import open_dataset
 
-    registry.import_plugins(plugins)
+    registry.import_stored_plugins(plugins, where="the stored sweep")
     dataset = open_dataset(choice, data_dir=resolve_data_dir(data_dir), download=False)
     if dataset.fingerprint != fingerprint:
         raise DataError(

@@ -26,6 +26,7 @@ from raypruning.errors import RaypruningError, ResourceError, StorageFullError
 from raypruning.runtime import leases
 from raypruning.runtime.dispatcher import Dispatcher
 from raypruning.runtime.limits import RunLimits
+from raypruning.runtime.mlflow_tracker import without_password
 from raypruning.runtime.store import ObjectStore, open_store
 from raypruning.tasks.task import describe_task
 
@@ -97,7 +98,7 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         tracker.start(spec)
         stack.callback(tracker.close)
         run = {
-            "tracking_uri": setting.tracking_uri or "",
+            "tracking_uri": without_password(setting.tracking_uri or ""),
             "class_names": _class_names(spec, setting),
             "started": _now(),
             "failed": [],

@@ -90,10 +90,11 @@ def rebuild(plan: ChannelPlan) -> nn.Module:
     """The network of a plan, in evaluation mode, with weights that mean nothing yet.
 
     Raises:
-        UnknownNameError: no such model here; SpecError: an option it does not take, a plugin that cannot be imported.
+        UnknownNameError: no such model here.
+        SpecError: an option it does not take, a plugin that cannot be imported, or that only the plan names.
         ValueError: the plan is of another version of the model.
     """
-    registry.import_plugins(plan.plugins)
+    registry.import_stored_plugins(plan.plugins, where="the exported network")
     model = build_bare(
         plan.model, num_classes=plan.num_classes, in_channels=plan.in_channels, image_size=plan.image_size
     )

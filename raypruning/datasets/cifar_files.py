@@ -9,7 +9,7 @@ import os
 import pickle
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,14 +22,9 @@ SIDE = 32
 _PIXEL_BYTES = 3 * SIDE * SIDE
 # A picture of 32 px takes 1 kB; a member of a megabyte is no such picture, or a decompression bomb.
 _MAX_PICTURE_BYTES = 1 << 20
-# All that an array is rebuilt from, under the old and the new name of numpy's core.
-_ALLOWED_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
+# A batch of 10 000 images has 31 MB, the largest file, of CIFAR-100, 155 MB.
+_MAX_PICKLE_BYTES = 1 << 30
+_INTEGERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 
 
 class Labelled(NamedTuple):
@@ -59,16 +54,20 @@ def read_binary(path: Path, num_label_bytes: int) -> Labelled:
 def read_pickle(path: Path, label_key: str) -> Labelled:
     """Read a batch of the Python version: a pickled dict with "data" (N x 3072 uint8) and a list of labels.
 
-    Only arrays and built-in containers are rebuilt. A pickle that asks for anything else is refused before it runs.
+    Only arrays of integers and built-in containers are rebuilt, and those arrays by this module: numpy's own way of
+    doing so believes what a file says of an array's memory. A pickle that asks for anything else is refused before it
+    runs.
 
     Raises:
         DataError: refused, cut off, or not such a dict; the message names `path`.
     """
     try:
+        if path.stat().st_size > _MAX_PICKLE_BYTES:
+            raise ValueError(f"it has more than {_MAX_PICKLE_BYTES} bytes")
         with path.open("rb") as file:
             record = _ArrayUnpickler(file, encoding="latin1").load()
         record = {key.decode() if isinstance(key, bytes) else key: value for key, value in record.items()}
-        pixels, labels = np.asarray(record["data"]), np.asarray(record[label_key])
+        pixels, labels = record["data"].as_numpy(), _labels(record[label_key])
         if pixels.dtype != np.uint8 or labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
             raise ValueError(f"data is {pixels.dtype} {pixels.shape}, {label_key} {labels.dtype} {labels.shape}")
         return Labelled(pixels.reshape(-1, 3, SIDE, SIDE), labels.astype(np.int64))
@@ -76,20 +75,85 @@ def read_pickle(path: Path, label_key: str) -> Labelled:
         raise
     # A damaged pickle can make the unpickler raise nearly anything; all of it means the same to the user.
     except Exception as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path} is not a CIFAR batch, or cut off ({type(error).__name__}: {error}): copy or download it again"
+            f"{path} is not a CIFAR batch, or cut off ({type(error).__name__}: {reason}): copy or download it again"
         ) from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+def _labels(value: object) -> np.ndarray:
+    if isinstance(value, _Array):
+        return value.as_numpy()
+    if not isinstance(value, list) or not all(type(label) is int for label in value):
+        raise ValueError("labels are no list of integers")
+    return np.array(value, np.int64)
+
+
+# The one in Python: that in C sets memory aside for whatever a file says it will need.
+class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc, unused-ignore]
+    """Rebuilds containers and arrays. Everything that a pickle can call is made anew for it, by `find_class`."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise DataError(
-                f"the pickle asks for {module}.{name}, which no CIFAR batch needs: refused; "
-                "download the file again from its publisher"
-            )
-        # numpy 2 warns under the old name.
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if asked == "numpy.core.multiarray._reconstruct":
+            return _Callable(lambda *about: _Array())  # What it will be comes as its state.
+        if asked == "numpy.dtype":
+            return _Callable(lambda code, *about: _ArrayType(code))
+        if asked == "_codecs.encode":  # How newer Pythons put bytes into an old pickle.
+            return _Callable(lambda text, encoding: text.encode("latin1"))
+        if asked == "numpy.ndarray":
+            return None  # An argument of `_reconstruct`, and never called.
+        raise DataError(
+            f"the pickle asks for {module}.{name}, which no CIFAR batch needs: refused; "
+            "download the file again from its publisher"
+        )
+
+
+class _Callable:
+    """Can be called, and nothing else: a pickle may set attributes of what it gets."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("a function has no state")
+
+
+class _ArrayType:
+    """A kind of integer, such as u1."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: object) -> None:
+        if code not in _INTEGERS:
+            raise ValueError(f"arrays of {code!r}")
+        self.code = str(code)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.code = {"|": "", "<": "<", ">": ">"}[state[1]] + self.code[-2:]
+
+
+class _Array:
+    """An array as a pickle describes it: version, shape, type, whether columns lie together, bytes."""
+
+    __slots__ = ("_state",)
+
+    def __setstate__(self, state: object) -> None:
+        self._state = state
+
+    def as_numpy(self) -> np.ndarray:
+        """The same for numpy. Raises ValueError or TypeError where it is not a description of one."""
+        _, shape, kind, is_fortran, content = self._state  # type: ignore[misc]
+        if not isinstance(kind, _ArrayType):
+            raise TypeError("an array without a type")
+        # Python 2 wrote bytes as text.
+        raw = content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
+        return np.frombuffer(raw, kind.code).reshape(shape, order="F" if is_fortran else "C")
 
 
 def read_archive(path: Path, class_names: Sequence[str]) -> dict[str, Labelled]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -100,18 +99,29 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in a file. Raises SpecError if it cannot be read, or holds no state dict."""
     if not path.is_file():
         raise SpecError(f"there are no weights at {path}: the option weights is a path, 'cache', or '' for random ones")
-    if _unpacked_bytes(path) > MAX_BYTES:
-        raise SpecError(f"the weights in {path} are larger than {MAX_BYTES // 2**30} GiB, more than any model has")
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise SpecError(f"the weights in {path} have an unknown ending: it must be .safetensors, .pt or .pth")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix in (".pt", ".pth"):
+        num_bytes = _unpacked_bytes(path)
+        if num_bytes <= MAX_BYTES:
             # weights_only: a pickle from elsewhere must not run code.
-            return _checked_state(torch.load(path, map_location="cpu", weights_only=True), path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            content = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
+    except pickle.UnpicklingError as error:
+        # Torch's own message says how to run the code.
+        raise SpecError(
+            f"the weights in {path} cannot be read: it is damaged, or holds more than tensors, which could run code; "
+            "torch.save(model.state_dict(), ...) writes tensors alone"
+        ) from error
+    except Exception as error:  # Of a damaged file both readers raise nearly anything.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SpecError(f"the weights in {path} cannot be read: {reason}") from error
-    raise SpecError(f"the weights in {path} have an unknown ending: it must be .safetensors, .pt or .pth")
+    if num_bytes > MAX_BYTES:
+        raise SpecError(f"the weights in {path} are larger than {MAX_BYTES // 2**30} GiB, more than any model has")
+    return _checked_state(content, path)
 
 
 def _checked_state(content: object, path: Path) -> dict[str, torch.Tensor]:

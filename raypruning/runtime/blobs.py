@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from raypruning.errors import ResourceError, SpecError, StorageFullError, StoreError
+from raypruning.runtime.untrusted import MAX_FILE_BYTES, check_size, read_regular
 
 T = TypeVar("T")
 Names = list[str]  # inside the classes below, `list` is their method
@@ -36,8 +37,8 @@ class Blobs(Protocol):
 
     uri: str
 
-    def read(self, path: str) -> bytes | None:
-        """The bytes at a path, None if nothing lies there."""
+    def read(self, path: str, *, at_most: int = MAX_FILE_BYTES) -> bytes | None:
+        """The bytes at a path, None if nothing lies there. More than `at_most` raise TooLargeError, a StoreError."""
 
     def write(self, path: str, data: bytes) -> None:
         """Replace the bytes at a path, making the folders above it. On return they survive a power cut."""
@@ -126,11 +127,11 @@ class LocalBlobs:
         self.root = Path(os.path.realpath(Path(root).expanduser()))
         self.uri = str(self.root)
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, at_most: int = MAX_FILE_BYTES) -> bytes | None:
         """See `Blobs`."""
         place = self._locate(path)
         try:
-            return place.read_bytes()
+            return read_regular(place, at_most=at_most)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
@@ -237,8 +238,8 @@ class LocalBlobs:
                 with suppress(FileNotFoundError):
                     if place.lstat().st_mtime > latest:
                         continue
-                    if name in files:
-                        num_bytes += _size_of(place) or 0
+                    if name in files or place.is_symlink():  # One to a folder is not followed out of here.
+                        num_bytes += place.lstat().st_size
                         place.unlink()
                     else:
                         num_bytes += sum(_size_of(file) or 0 for file in place.rglob("*") if file.is_file())
@@ -337,13 +338,14 @@ class S3Blobs:
             parts.netloc, {key: values[-1] for key, values in options.items()}
         )
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, at_most: int = MAX_FILE_BYTES) -> bytes | None:
         """See `Blobs`."""
 
         def read() -> bytes | None:
             try:
-                with self._filesystem.open_input_stream(self._locate(path)) as stream:
-                    return bytes(stream.read())
+                with self._filesystem.open_input_file(self._locate(path)) as file:
+                    check_size(f"s3://{self._locate(path)}", file.size(), at_most=at_most)
+                    return bytes(file.read())
             except FileNotFoundError:
                 return None
 

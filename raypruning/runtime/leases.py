@@ -14,9 +14,9 @@ import threading
 import uuid
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from raypruning.core.records import Record
 from raypruning.errors import RaypruningError, SpecError
@@ -39,7 +39,7 @@ class Owner(Record):
     """
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
     started: float
     token: str
 

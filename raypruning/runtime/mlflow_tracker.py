@@ -66,10 +66,11 @@ class MlflowTracker(BackgroundTracker):
     """
 
     def __init__(self, uri: str, *, artifact_root: str | None = None) -> None:
+        self._shown_uri = without_password(uri)
         super().__init__(
             lambda spec: _Experiment(uri, spec, artifact_root=artifact_root),
-            name=f"MLflow at {without_password(uri)}",
-            hide={uri: without_password(uri)},
+            name=f"MLflow at {self._shown_uri}",
+            hide={uri: self._shown_uri},
             is_outage=_is_outage,
         )
         self.uri = uri
@@ -83,7 +84,7 @@ class MlflowTracker(BackgroundTracker):
     def experiment_url(self) -> str:
         """The page of charts where the tracking server has one; empty for a database, or while it is not known."""
         is_server = self.uri.startswith(("http://", "https://"))
-        return layout.experiment_url(self.uri, self.experiment_id) if is_server and self.experiment_id else ""
+        return layout.experiment_url(self._shown_uri, self.experiment_id) if is_server and self.experiment_id else ""
 
 
 def track_sweep(

@@ -23,14 +23,21 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Of a Ray that is started here: its metrics, which it would serve on every address to whoever asks, with no token. Two
+# of the three servers can only be kept from starting by a port that there is not.
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
+os.environ.setdefault("AUTOSCALER_METRIC_PORT", "-1")
+os.environ.setdefault("DASHBOARD_METRIC_PORT", "-1")
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 from ray.tune.search import Searcher
 
 from raypruning.core.ports import JobSource, ProbeJob, ProbeOutcome
 from raypruning.core.records import Failure, Resources
 from raypruning.errors import ResourceError
+from raypruning.runtime import ray_token
 from raypruning.runtime.signals import HoldSignals
 from raypruning.runtime.store import open_store
 from raypruning.runtime.worker import Worker
@@ -84,11 +91,18 @@ class RayExecutor:
                     if not source.is_finished:
                         raise ResourceError(self._ended_early())
 
+    def _limit(self) -> int:
+        """Probes at once: those that have room, or, where an autoscaler makes room for what waits, those asked for."""
+        is_scaling = os.environ.get("RAY_enable_autoscaler_v2", "").lower() in ("1", "true")  # of KubeRay, on the head
+        if self._address is not None and self._max_concurrent and is_scaling:
+            return self._max_concurrent
+        return min(self._max_concurrent or 1 << 30, _room(self._resources))
+
     def _ended_early(self) -> str:
         return f"Ray Tune ended before the sweep did; what it said is in {self._log_path}"
 
     def _tuner(self, searcher: JobSearcher, signals: HoldSignals, *, folder: str) -> tune.Tuner:
-        limit = min(self._max_concurrent or 1 << 30, _room(self._resources))
+        limit = self._limit()
         trainable = tune.with_resources(
             ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
         )
@@ -235,16 +249,20 @@ def _connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _provide_token()
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address is None:
+        ray_token.provide_token()
         how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        _show_token(address)
     # In a thread: in the main one Ray would take SIGTERM, to end the process without a word. The thread stays, since
     # Linux kills Ray's processes when the thread that started them ends.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray") as starter:
         try:
             starter.submit(ray.init, address=address or "local", **how).result()
-        except ConnectionError as error:
+        except (ConnectionError, AuthenticationError) as error:
+            if isinstance(error, AuthenticationError) or "AuthenticationError" in str(error.__cause__):
+                raise _refused(address) from error
             raise ResourceError(f"no Ray cluster answers at {address}: {error}") from error
         try:
             yield
@@ -252,15 +270,46 @@ def _connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def _provide_token() -> None:
-    """Give Ray a token of this process where it cannot write one to the home folder (a pod's may be read-only)."""
-    home = Path(os.environ.get("HOME", "/nonexistent"))
-    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or os.access(home, os.W_OK):
-        return
-    import secrets
+def _show_token(address: str) -> None:
+    """Turn tokens on if a cluster asks for one and there is one to show; Ray does so for `auto` alone.
 
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    Not always: with tokens on, a driver does not understand workers of a cluster that has none.
+
+    Raises: ResourceError: the cluster refuses this token, or there is none.
+    """
+    source = ray_token.token_source()
+    if os.environ.get(ray_token.MODE, "").lower() == "token" and not source:
+        raise _refused(address)  # Ray's own client would end the process.
+    if address == "auto" or "://" in address or _lets_in(address):
+        return
+    if not source or ray_token.MODE in os.environ:
+        raise _refused(address)
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if not _lets_in(address):
+        raise _refused(address)
+
+
+def _lets_in(address: str) -> bool:
+    """Whether a cluster answers; False where it wants another token. `ray.init` would ask twenty times."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined, unused-ignore]
+
+    try:
+        GcsClient(address=address)
+    except AuthenticationError:
+        return False
+    except Exception as error:  # Ray's kinds of "nothing answers" are private.
+        raise ResourceError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+    return True
+
+
+def _refused(address: str | None) -> ResourceError:
+    mode = os.environ.get(ray_token.MODE, "")
+    source = ray_token.token_source()
+    what = f"refused the token of {source}" if source and mode else "asks for its token"
+    hint = f"unset {ray_token.MODE}={mode} and " if mode and mode != "token" else ""
+    return ResourceError(f"the Ray cluster at {address} {what}: {hint}{ray_token.HOW_TO_GIVE}")
 
 
 @contextlib.contextmanager

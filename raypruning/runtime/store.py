@@ -18,16 +18,16 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from raypruning.core.records import Evaluation, Record, TrainingResult
 from raypruning.errors import ResourceError, SpecError, StoreError
+from raypruning.runtime.array_files import Contents, decode, decode_masks, encode, encode_masks
 from raypruning.runtime.blobs import Blobs, open_blobs
+from raypruning.runtime.untrusted import MAX_FILE_BYTES, MAX_JSON_BYTES, TooLargeError, parse_json
 
 if TYPE_CHECKING:
     from raypruning.core.ports import Arrays
@@ -62,11 +62,6 @@ class _DamagedError(Exception):
     """A file that is not what was written. Never leaves this module."""
 
 
-class _Contents(NamedTuple):
-    arrays: dict[str, np.ndarray]
-    note: Mapping[str, Any]
-
-
 def open_store(uri: str, *, read_only: bool = False) -> ObjectStore:
     """Open the store at an address; see `open_blobs` for addresses, `read_only` and errors."""
     return ObjectStore(open_blobs(uri, read_only=read_only))
@@ -94,7 +89,10 @@ class ObjectStore:
     def masks(self, training_id: str) -> Arrays:
         """See `core.ports.Store`. Damaged ones move the training out of the way, so that it is computed again."""
         packed = self._training_arrays(training_id, MASKS, self._committed(training_id).masks_sha256)
-        return _unpacked_masks(packed)
+        try:
+            return decode_masks(packed)
+        except ValueError as error:
+            raise StoreError(f"{self._at(_training_folder(training_id))}/{MASKS}: {error}") from error
 
     def commit_training(self, result: TrainingResult, *, weights: Arrays, masks: Arrays) -> TrainingResult:
         """See `core.ports.Store`. Returns the stored one where the training is committed already.
@@ -106,7 +104,7 @@ class ObjectStore:
         folder = _training_folder(training_id)
         stored = self.training(training_id)
         if stored is None:
-            weights_bytes, masks_bytes = _encoded(weights), _packed_masks(masks)
+            weights_bytes, masks_bytes = encode(weights), encode_masks(masks)
             checkpoint = result.checkpoint.model_copy(
                 update={"uri": f"{folder}/{WEIGHTS}", "sha256": _sha256(weights_bytes), "num_bytes": len(weights_bytes)}
             )
@@ -124,7 +122,7 @@ class ObjectStore:
 
     def unfinished_ids(self) -> list[str]:
         """Sorted ids of trainings that have files but are not committed: at work somewhere, or interrupted."""
-        paths = self.blobs.list("trainings")
+        paths = [path for path in self.blobs.list("trainings") if _ID.fullmatch(path.split("/")[1])]
         return sorted(
             {path.split("/")[1] for path in paths} - {path.split("/")[1] for path in paths if _is_commit(path)}
         )
@@ -154,14 +152,15 @@ class ObjectStore:
     def evaluation(self, training_id: str, task_fingerprint: str) -> Evaluation | None:
         """See `core.ports.Store`. The predictions are known by their size here; reading them checks every bit."""
         stem = _evaluation_stem(training_id, task_fingerprint)
-        data = self.blobs.read(f"{stem}.json")
-        if data is None:
-            return None
         try:
-            document = _unsealed(data, _EvaluationDocument)
+            document = self._document(f"{stem}.json", _EvaluationDocument)
+            if document is None:
+                return None
             evaluation = document.evaluation
             if (evaluation.training, evaluation.task_fingerprint) != (training_id, task_fingerprint):
                 raise _DamagedError("it belongs to another training or task")
+            if evaluation.predictions != f"{stem}.safetensors":
+                raise _DamagedError(f"its predictions are said to be elsewhere: {evaluation.predictions!r}")
             self._check_size(f"{stem}.safetensors", document.predictions_num_bytes)
         except _DamagedError as error:
             self._set_aside(training_id, [f"{stem}.json", f"{stem}.safetensors"], f"{stem}.json: {error}")
@@ -196,7 +195,7 @@ class ObjectStore:
         stem = _evaluation_stem(evaluation.training, evaluation.task_fingerprint)
         if (stored := self.evaluation(evaluation.training, evaluation.task_fingerprint)) is not None:
             return stored
-        data = _encoded(predictions)
+        data = encode(predictions)
         stored = evaluation.model_copy(update={"predictions": f"{stem}.safetensors", "sha256": _sha256(data)})
         self.blobs.write(f"{stem}.safetensors", data)
         document = _EvaluationDocument(predictions_num_bytes=len(data), evaluation=stored)
@@ -206,7 +205,8 @@ class ObjectStore:
     def evaluation_fingerprints(self, training_id: str) -> list[str]:
         """Sorted task fingerprints of the committed evaluations of a training; their files are not looked into."""
         paths = self.blobs.list(f"{_training_folder(training_id)}/evaluations")
-        return sorted(path.rpartition("/")[2].removesuffix(".json") for path in paths if path.endswith(".json"))
+        names = [path.rpartition("/")[2].removesuffix(".json") for path in paths if path.endswith(".json")]
+        return sorted(name for name in names if _ID.fullmatch(name))
 
     def delete_evaluations(self, training_id: str) -> None:
         """Remove all evaluations of a training; nothing happens if there are none."""
@@ -225,10 +225,10 @@ class ObjectStore:
         if data is None or self.blobs.exists(f"{folder}/{COMMIT}"):
             return None
         try:
-            arrays, note = _decoded(data)
+            arrays, note = decode(data)
             if note.get("format") != FORMAT or note.get("sha256") != _resume_sha256(note.get("state"), arrays):
                 raise _DamagedError("does not match its checksum")
-        except _DamagedError as error:
+        except (_DamagedError, ValueError) as error:
             self._set_aside(training_id, [f"{folder}/{RESUME}"], f"{folder}/{RESUME}: {error}")
             return None
         return note["state"], arrays
@@ -242,7 +242,7 @@ class ObjectStore:
         """
         values = json.loads(_canonical(dict(state)))  # as they will be read: lists for tuples, text for keys
         note = {"format": FORMAT, "state": values, "sha256": _resume_sha256(values, arrays)}
-        self.blobs.write(f"{_training_folder(training_id)}/{RESUME}", _encoded(arrays, note))
+        self.blobs.write(f"{_training_folder(training_id)}/{RESUME}", encode(arrays, note))
 
     # Sweeps
 
@@ -250,13 +250,14 @@ class ObjectStore:
         """Replace a file in the folder of a sweep, such as `spec.json` or `report/index.html`."""
         self.blobs.write(f"{_sweep_folder(sweep)}/{_checked_filename(filename)}", data)
 
-    def read_sweep_file(self, sweep: str, filename: str) -> bytes | None:
-        """A file of a sweep's folder, None if it is absent."""
-        return self.blobs.read(f"{_sweep_folder(sweep)}/{_checked_filename(filename)}")
+    def read_sweep_file(self, sweep: str, filename: str, *, at_most: int = MAX_FILE_BYTES) -> bytes | None:
+        """A file of a sweep's folder, None if it is absent. Raises StoreError for one of more bytes than `at_most`."""
+        return self.blobs.read(f"{_sweep_folder(sweep)}/{_checked_filename(filename)}", at_most=at_most)
 
     def sweep_names(self) -> list[str]:
-        """Sorted names of the sweeps that have files here."""
-        return sorted({path.split("/")[1] for path in self.blobs.list("sweeps") if path.count("/") > 1})
+        """Sorted names of the sweeps that have files here. A folder that no sweep can be called is passed over."""
+        names = {path.split("/")[1] for path in self.blobs.list("sweeps") if path.count("/") > 1}
+        return sorted(name for name in names if _SWEEP_NAME.fullmatch(name))
 
     def delete_sweep(self, name: str) -> None:
         """Remove the folder of a sweep. Its trainings stay: other sweeps may share them."""
@@ -288,18 +289,26 @@ class ObjectStore:
 
     def _training_document(self, training_id: str) -> _TrainingDocument | None:
         folder = _training_folder(training_id)
-        data = self.blobs.read(f"{folder}/{COMMIT}")
-        if data is None:
-            return None
         try:
-            document = _unsealed(data, _TrainingDocument)
+            document = self._document(f"{folder}/{COMMIT}", _TrainingDocument)
+            if document is None:
+                return None
             if document.result.training.id != training_id:
                 raise _DamagedError(f"it belongs to training {document.result.training.id}")
+            if document.result.checkpoint.uri != f"{folder}/{WEIGHTS}":
+                raise _DamagedError(f"its weights are said to be elsewhere: {document.result.checkpoint.uri!r}")
             self._check_size(f"{folder}/{WEIGHTS}", document.result.checkpoint.num_bytes)
         except _DamagedError as error:
             self._set_aside_training(training_id, f"{folder}/{COMMIT}: {error}")
             return None
         return document
+
+    def _document(self, path: str, kind: type[DocumentT]) -> DocumentT | None:
+        try:
+            data = self.blobs.read(path, at_most=MAX_JSON_BYTES)
+        except TooLargeError as error:
+            raise _DamagedError(str(error)) from error
+        return None if data is None else _unsealed(data, kind)
 
     def _committed(self, training_id: str) -> _TrainingDocument:
         document = self._training_document(training_id)
@@ -307,14 +316,14 @@ class ObjectStore:
             raise StoreError(f"{self._at(_training_folder(training_id))}: no committed training")
         return document
 
-    def _training_arrays(self, training_id: str, name: str, sha256: str) -> _Contents:
+    def _training_arrays(self, training_id: str, name: str, sha256: str) -> Contents:
         data = self._checked_bytes(training_id, name, sha256)
         return self._arrays(f"{_training_folder(training_id)}/{name}", data)
 
-    def _arrays(self, path: str, data: bytes) -> _Contents:
+    def _arrays(self, path: str, data: bytes) -> Contents:
         try:
-            return _decoded(data)
-        except _DamagedError as error:  # as it was written, by another version: its checksum matches
+            return decode(data)
+        except ValueError as error:  # as it was written, by another version: its checksum matches
             raise StoreError(f"{self._at(path)}: {error}") from error
 
     def _checked_bytes(self, training_id: str, name: str, sha256: str) -> bytes:
@@ -345,7 +354,7 @@ class ObjectStore:
         try:
             for path in paths:
                 self.blobs.move(path, f"{place}/{path.removeprefix(f'{folder}/')}")
-        except (StoreError, ResourceError) as error:
+        except (StoreError, ResourceError, SpecError) as error:  # The last for names that no file of ours has.
             log.warning("%s", error)
 
     def _at(self, path: str) -> str:
@@ -353,6 +362,9 @@ class ObjectStore:
 
 
 # Names
+
+_ID = re.compile(r"[0-9a-f]{16,64}")
+_SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _training_folder(training_id: str) -> str:
@@ -364,7 +376,7 @@ def _evaluation_stem(training_id: str, task_fingerprint: str) -> str:
 
 
 def _sweep_folder(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not _SWEEP_NAME.fullmatch(name):
         raise SpecError(
             f"sweep name {name!r}: at most 100 letters, digits, dots, dashes, underscores; a letter or digit first"
         )
@@ -372,7 +384,7 @@ def _sweep_folder(name: str) -> str:
 
 
 def _checked_id(text: str, what: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{16,64}", text):
+    if not _ID.fullmatch(text):
         raise SpecError(f"{what} {text!r}: 16 to 64 lowercase hexadecimal digits are allowed")
     return text
 
@@ -405,7 +417,7 @@ def _sealed(document: Record) -> bytes:
 
 def _unsealed(data: bytes, kind: type[DocumentT]) -> DocumentT:
     try:
-        body = json.loads(data)
+        body = parse_json(data)
         if not isinstance(body, dict):
             raise _DamagedError("is not a JSON object")
         if body.get("format") != FORMAT:
@@ -415,49 +427,8 @@ def _unsealed(data: bytes, kind: type[DocumentT]) -> DocumentT:
         return kind.model_validate(body)
     except ValidationError as error:
         raise _DamagedError(f"does not fit: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _DamagedError(f"is not JSON: {error}") from error
-
-
-# Named arrays as safetensors
-
-
-def _encoded(arrays: Arrays, note: Mapping[str, object] | None = None) -> bytes:
-    """The same arrays and note always give the same bytes: names are sorted, and there is one metadata key only."""
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"array {name!r} has dtype {array.dtype}; booleans, integers and floats can be stored")
-    # A view that is not in C order would be written in the order of its memory, which is another array.
-    contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
-    data: bytes = save(contiguous, metadata={"note": _canonical(note).decode()} if note else None)
-    return data
-
-
-def _decoded(data: bytes) -> _Contents:
-    try:
-        arrays = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        note = json.loads(header.get("__metadata__", {}).get("note", "{}"))
-        return _Contents(arrays, dict(note))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _DamagedError(f"is not a safetensors file: {error}") from error
-
-
-def _packed_masks(masks: Arrays) -> bytes:
-    for name, mask in masks.items():
-        if mask.dtype != np.bool_:
-            raise ValueError(f"mask {name!r} has dtype {mask.dtype}; masks are boolean, True where kept")
-    packed = {name: np.packbits(np.asarray(mask, order="C").reshape(-1)) for name, mask in masks.items()}
-    return _encoded(packed, {"shapes": {name: list(mask.shape) for name, mask in masks.items()}})
-
-
-def _unpacked_masks(contents: _Contents) -> dict[str, np.ndarray]:
-    return {
-        name: np.unpackbits(contents.arrays[name], count=int(np.prod(shape, dtype=np.int64)))
-        .view(np.bool_)
-        .reshape(shape)
-        for name, shape in contents.note.get("shapes", {}).items()
-    }
 
 
 def _resume_sha256(state: object, arrays: Arrays) -> str:
