@@ -93,7 +93,8 @@ class RayExecutor:
 
     def _limit(self) -> int:
         """Probes at once: those that have room, or, where an autoscaler makes room for what waits, those asked for."""
-        is_scaling = os.environ.get("RAY_enable_autoscaler_v2", "").lower() in ("1", "true")  # of KubeRay, on the head
+        # KubeRay sets it on the head; Ray spells it so.
+        is_scaling = os.environ.get("RAY_enable_autoscaler_v2", "").lower() in ("1", "true")  # noqa: SIM112
         if self._address is not None and self._max_concurrent and is_scaling:
             return self._max_concurrent
         return min(self._max_concurrent or 1 << 30, _room(self._resources))
