@@ -71,7 +71,18 @@ def test_labels_may_be_an_array_of_any_integers(kind: str, tmp_path: Path):
         "text",
         None,
     ],
-    ids=str,
+    ids=[
+        *(
+            "pointers",
+            "state too long",
+            "too large",
+            "negative shape",
+            "too few bytes",
+            "bytes of a list",
+            "call for a kind",
+        ),
+        *("a call", "no array", "a list", "text", "none"),
+    ],
 )
 def test_array_that_is_none_is_refused(data: object, tmp_path: Path):
     path = written(tmp_path, {"data": data, "labels": [0]})
