@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ from raypruning.runtime.store import open_store
 from raypruning.runtime.worker import Worker
 
 OBJECT_STORE_BYTES = 200 << 20
+ROOM_SECONDS = 1.0  # A new node is used after so long; asking the cluster takes a millisecond.
 
 
 class RayExecutor:
@@ -70,12 +73,13 @@ class RayExecutor:
         self._max_concurrent = max_concurrent
         self._address = address
         self._log_path = log_path
+        self.trainable: type[tune.Trainable] = ProbeTrainable  # what runs one probe
 
     def drive(self, source: JobSource) -> None:
         """Run everything that the source has. Starts nothing when it has nothing."""
         with HoldSignals() as signals, _quiet(self._log_path):
             while not source.is_finished:
-                searcher = JobSearcher(source)
+                searcher = JobSearcher(source, room=self._room_now)
                 try:
                     # Anew each time: disconnecting ends whatever a broken run of Tune left alive.
                     with _connected(self._address), tempfile.TemporaryDirectory() as folder:
@@ -99,13 +103,20 @@ class RayExecutor:
             return self._max_concurrent
         return min(self._max_concurrent or 1 << 30, _room(self._resources))
 
+    def _room_now(self) -> int:
+        """The limit of this moment, since nodes come and go; one where there is no room, so that Ray sees a demand."""
+        try:
+            return self._limit()
+        except ResourceError:
+            return 1
+
     def _ended_early(self) -> str:
         return f"Ray Tune ended before the sweep did; what it said is in {self._log_path}"
 
     def _tuner(self, searcher: JobSearcher, signals: HoldSignals, *, folder: str) -> tune.Tuner:
-        limit = self._limit()
+        self._limit()  # Raises where a probe could never run.
         trainable = tune.with_resources(
-            ProbeTrainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
+            self.trainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
         )
         return tune.Tuner(
             trainable,
@@ -113,7 +124,7 @@ class RayExecutor:
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
-                max_concurrent_trials=limit,
+                max_concurrent_trials=1 << 30,  # Tune's would be the room of now for ever; the searcher looks again.
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
@@ -154,11 +165,18 @@ def _why_it_died(error: Exception) -> str:
 
 
 class JobSearcher(Searcher):  # type: ignore[misc]
-    """Tune's ask and tell, handed on to the job source. Decides nothing."""
+    """Tune's ask and tell, handed on to the job source. Decides nothing but when there is room for one more.
 
-    def __init__(self, source: JobSource) -> None:
+    Args:
+        source: of the jobs.
+        room: how many jobs there is room for; asked once in `ROOM_SECONDS`.
+    """
+
+    def __init__(self, source: JobSource, *, room: Callable[[], int]) -> None:
         super().__init__()
         self._source = source
+        self._room = room
+        self._room_known, self._room_asked = 0, -math.inf
         self._jobs: dict[str, ProbeJob] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,12 +190,19 @@ class JobSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of a new trial; None to be asked again; FINISHED when nothing is left."""
+        if len(self._jobs) >= self._room_now():
+            return None
         job = self._source.next_job()
         if job is None:
             # None for ever would be a silent hang: Tune keeps on asking.
             return Searcher.FINISHED if self._source.is_finished else None
         self._jobs[trial_id] = job
         return {**self._constants, "job": job.model_dump_json()}
+
+    def _room_now(self) -> int:
+        if (now := time.monotonic()) - self._room_asked > ROOM_SECONDS:
+            self._room_known, self._room_asked = self._room(), now
+        return self._room_known
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a trial has one result, which comes with its completion."""

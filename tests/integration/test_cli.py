@@ -77,7 +77,7 @@ def test_sweep_prints_its_answer_on_stdout_and_the_rest_on_stderr(swept):
 
 def test_sweep_leaves_its_report_and_its_record_in_the_storage(swept):
     folder = swept[1] / "sweeps" / "lenet5"
-    assert {path.name for path in folder.iterdir()} == {"report.html", "report.json", "run.json", "spec.json"}
+    assert {path.name for path in folder.iterdir()} == {"lost.html", "report.html", "report.json", "run.json", "spec.json"}
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
 
@@ -422,7 +422,8 @@ def test_track_writes_a_sweep_that_was_run_without_its_mlflow(prune_cli: Callabl
     (experiment,) = [found for found in client.search_experiments() if found.name != "Default"]
     runs = client.search_runs([experiment.experiment_id])
     assert sum(run.data.tags.get("kind") == "probe" for run in runs) == len(trainings(storage))
-    (curve,) = [run for run in runs if run.data.tags["kind"] == "curve" and run.info.run_name.startswith("wt")]
+    curves = [run for run in runs if run.data.tags["kind"] == "curve" and run.data.params["seed"] == "0"]
+    (curve,) = [run for run in curves if run.info.run_name.startswith("wt")]
     shown = prune_cli("report", "lenet5", "--storage", storage, "--json").answer["potentials"]
     logged = [value for key, value in curve.data.metrics.items() if key.startswith("potential_0.1/")]
     assert sorted(logged) == sorted(potential["ratio"] for potential in shown)
