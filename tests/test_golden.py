@@ -10,7 +10,8 @@ import pytest
 
 from raypruning.app.request import SweepRequest, resolve_request
 from raypruning.app.sweep_files import sweep_names
-from raypruning.core.plan import Plan, max_pruned_probes, next_probes, walk
+from raypruning.core.bounds import max_pruned_probes
+from raypruning.core.plan import Plan, next_probes, walk
 from raypruning.core.records import Checkpoint, Evaluation, ProbeResult, Task, TrainingResult
 from raypruning.tasks.task import describe_task
 from raypruning.testing.made_up import made_up_dataset

@@ -10,7 +10,8 @@ import pytest
 from raypruning.app.request import Resolved, SweepRequest, resolve_request
 from raypruning.app.sweep import make_plan
 from raypruning.app.sweep_files import recipes, sweep_names
-from raypruning.core.plan import Plan, max_pruned_probes, next_probes
+from raypruning.core.bounds import max_pruned_probes
+from raypruning.core.plan import Plan, next_probes
 from raypruning.core.records import Recipe, SweepSpec
 from raypruning.errors import DataError
 from raypruning.models.resolve import model_names

@@ -9,7 +9,8 @@ from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved
 from raypruning.app.sweep import log_path, make_plan
 from raypruning.app.task_sets import missing_bytes
-from raypruning.core.plan import Plan, max_pruned_epochs, max_pruned_probes
+from raypruning.core.bounds import max_pruned_epochs, max_pruned_probes
+from raypruning.core.plan import Plan
 from raypruning.datasets.resolve import open_dataset
 from raypruning.runtime.mlflow_tracker import without_password
 from raypruning.runtime.store import ObjectStore, open_store

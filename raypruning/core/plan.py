@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from raypruning.core.budgets import Verdict, max_tried, next_budget, verdict
+from raypruning.core.budgets import Verdict, next_budget, verdict
 from raypruning.core.identity import make_training
 from raypruning.core.potential import Threshold, clear_failures, outcomes_by_ratio, potential
 from raypruning.core.records import (
@@ -26,9 +25,7 @@ from raypruning.core.records import (
     Task,
     Training,
 )
-from raypruning.core.search.axis import position, width
 from raypruning.core.search.chain import chain_links, chain_search
-from raypruning.core.search.grid import grid_ratios
 from raypruning.core.search.grids import Link
 from raypruning.core.search.strategy import Known, Loss, TaskLosses, strategy
 
@@ -107,8 +104,10 @@ class Plan:
 
     def parent(self, seed: int) -> Probe:
         """The dense network of a seed: what its pruned networks are compared with, and start from as a rule."""
-        epochs = self.spec.recipe.epochs
-        return self._probe(self._curve(DENSE, budget=0, seed=seed), 0.0, self._training(seed, epochs=epochs))
+        if seed not in self._known_parents:
+            training = self._training(seed, epochs=self.spec.recipe.epochs)
+            self._known_parents[seed] = self._probe(self._curve(DENSE, budget=0, seed=seed), 0.0, training)
+        return self._known_parents[seed]
 
     def controls(self, seed: int) -> tuple[Probe, ...]:
         """Dense networks that train as long as the pruned ones of each budget do in all.
@@ -116,6 +115,11 @@ class Plan:
         The parent retrained without pruning; for pruning from scratch one trained from scratch, unless that is the
         parent.
         """
+        if seed not in self._known_controls:
+            self._known_controls[seed] = self._controls(seed)
+        return self._known_controls[seed]
+
+    def _controls(self, seed: int) -> tuple[Probe, ...]:
         is_from_scratch = self.spec.schedule.from_scratch
         parent = self.parent(seed)
         start = None if is_from_scratch else parent.id
@@ -146,6 +150,21 @@ class Plan:
     @functools.cached_property
     def _known_probes(self) -> dict[tuple[Curve, float], Probe]:
         """Made once each: the id of a link hashes all links before it."""
+        return {}
+
+    # What is pure is computed once: a driver asks for all of it whenever a probe ends, and there may be thousands.
+
+    @functools.cached_property
+    def _known_parents(self) -> dict[int, Probe]:
+        return {}
+
+    @functools.cached_property
+    def _known_controls(self) -> dict[int, tuple[Probe, ...]]:
+        return {}
+
+    @functools.cached_property
+    def known_walks(self) -> dict[Curve, _Replayed]:
+        """The last walk of each curve, and what it looked at."""
         return {}
 
     def _chained(self, curve: Curve, ratio: float) -> Probe:
@@ -232,6 +251,18 @@ class Walk:
         return not self.missing and not self.waits
 
 
+class _Replayed(NamedTuple):
+    """A walk, and all that it depends on."""
+
+    seen: tuple[tuple[str, ProbeResult | None], ...]
+    lead: Walk | None
+    walk: Walk
+
+    def holds(self, results: Results, lead: Walk | None) -> bool:
+        """Whether it would come out the same."""
+        return lead is self.lead and all(results.get(key) is result for key, result in self.seen)
+
+
 def walk(plan: Plan, curve: Curve, results: Results) -> Walk:
     """Replay the search on one curve against the results, round by round, until one is missing.
 
@@ -243,6 +274,17 @@ def walk(plan: Plan, curve: Curve, results: Results) -> Walk:
 
 
 def _walk(plan: Plan, curve: Curve, results: Results, *, lead: Walk | None) -> Walk:
+    """As it was, where nothing that it looks at has changed."""
+    known = plan.known_walks.get(curve)
+    if known is None or not known.holds(results, lead):
+        found = _replay(plan, curve, results, lead=lead)
+        looked_at = (plan.parent(curve.seed).id, *(probe.id for probe in found.asked))
+        known = _Replayed(tuple((key, results.get(key)) for key in looked_at), lead, found)
+        plan.known_walks[curve] = known
+    return known.walk
+
+
+def _replay(plan: Plan, curve: Curve, results: Results, *, lead: Walk | None) -> Walk:
     parent = results.get(plan.parent(curve.seed).id)
     if parent is None or not parent.is_done:
         return Walk(curve=curve, asked=(), missing=())
@@ -371,88 +413,6 @@ def asked_probes(plan: Plan, results: Results) -> tuple[Probe, ...]:
     dense = [plan.parent(seed) for seed in plan.spec.seeds]
     dense += [probe for seed in plan.spec.seeds for probe in plan.controls(seed)]
     return (*dense, *(probe for one in walks(plan, results).values() for probe in one.asked))
-
-
-class _Bound(NamedTuple):
-    """Of the pruned probes of one curve: how many there are at most, and how many of them are no snapshots."""
-
-    budget: int
-    num_probes: int
-    num_trained: int
-
-
-def max_pruned_probes(plan: Plan) -> int:
-    """A bound on the pruned probes of the whole sweep, for an estimate before it starts."""
-    return sum(bound.num_probes for bound in _bounds(plan))
-
-
-def max_pruned_epochs(plan: Plan) -> int:
-    """A bound on the epochs that they train."""
-    return sum(bound.budget * bound.num_trained for bound in _bounds(plan))
-
-
-def _bounds(plan: Plan) -> Iterator[_Bound]:
-    """Of every curve that may be searched."""
-    each = _max_by_itself(plan)
-    budgets = sorted(plan.spec.budgets, reverse=True)
-    tried = budgets[: max_tried(len(budgets))] if plan.spec.search.budget_search else budgets
-    for curve in plan.curves:
-        if curve.budget in tried:
-            num_given = each if plan.lead(curve) is not None else 0
-            # On top of the ratios that it is given, as many as by itself; all of a grid are given.
-            num_own = 0 if num_given and plan.search.strategy == "grid" else each
-            limit = plan.max_probes(curve)
-            num = num_given + num_own if limit is None else min(num_given + num_own, limit)
-            yield _Bound(curve.budget, num, min(num, num_own))
-
-
-def _max_by_itself(plan: Plan) -> int:
-    """A bound on the probes of one curve that is given none."""
-    search, num_thresholds = plan.search, len(plan.thresholds)
-    if search.strategy == "grid":
-        return len(grid_ratios(search))
-    if search.strategy == "chain":
-        return len(plan.links) + _max_branches(search, num_thresholds=num_thresholds)
-    if search.strategy == "model":
-        return search.max_points
-    return _max_bisections(search, num_thresholds=num_thresholds)
-
-
-def _max_bisections(search: SearchSpec, *, num_thresholds: int) -> int:
-    """A bound on the probes of one curve, none of which fails."""
-    num_widths = _num_widths(search.low, search.high, search=search)
-    if num_widths <= 1:
-        return 2  # Both ends, and nothing to cut between them.
-    per_threshold = _max_cuts(num_widths, search=search)
-    return min((per_threshold + 1) * num_thresholds, _max_pieces(num_widths, search=search) + 1)
-
-
-def _max_branches(search: SearchSpec, *, num_thresholds: int) -> int:
-    """A bound on the branches of one chain: each threshold refines between two neighbouring links."""
-    gaps = [_num_widths(a, b, search=search) for a, b in itertools.pairwise((0.0, *search.ratios))]
-    wide = [gap for gap in gaps if gap > 1]
-    if not wide:
-        return 0
-    per_threshold = _max_cuts(max(wide), search=search)
-    return min(per_threshold * num_thresholds, sum(_max_pieces(gap, search=search) - 1 for gap in wide))
-
-
-def _num_widths(low: float, high: float, *, search: SearchSpec) -> float:
-    return (position(high) - position(low)) / width(search.resolution)
-
-
-def _max_cuts(num_widths: float, *, search: SearchSpec) -> int:
-    """A bound on the probes that bring one bracket of so many resolutions down to one."""
-    k = search.probes_per_round
-    # n cuts at once divide a bracket by n + 1, so that halvings are dearest at n = k; the last round may overshoot.
-    return math.ceil(math.log2(num_widths) * k / math.log2(k + 1)) - 1 + k
-
-
-def _max_pieces(num_widths: float, *, search: SearchSpec) -> int:
-    """A bound on the pieces that any number of thresholds cut a range of so many resolutions into."""
-    k = search.probes_per_round
-    # Halves of halves; in general, no piece is smaller than a (k + 1)th of a bracket that was still to be cut.
-    return int(2 ** math.ceil(math.log2(num_widths))) if k == 1 else math.ceil(num_widths * (k + 1)) - 1
 
 
 def results_of(plan: Plan, curve: Curve, results: Results) -> Sequence[ProbeResult]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import logging
 import math
 import os
@@ -338,11 +339,28 @@ def _refused(address: str | None) -> ResourceError:
     return ResourceError(f"the Ray cluster at {address} {what}: {hint}{ray_token.HOW_TO_GIVE}")
 
 
+class _LogFile(io.TextIOWrapper):
+    """Takes what it can: a log that a full disk cuts off must not hide what the sweep says of that disk."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def _quiet(log_path: Path) -> Iterator[None]:
     """Send what Ray and Tune print and log to a file: standard output carries the result only."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("a") as file:
+    with _LogFile(log_path.open("ab")) as file:
         handler = logging.StreamHandler(file)
         loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
         before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]

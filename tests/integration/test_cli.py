@@ -77,7 +77,13 @@ def test_sweep_prints_its_answer_on_stdout_and_the_rest_on_stderr(swept):
 
 def test_sweep_leaves_its_report_and_its_record_in_the_storage(swept):
     folder = swept[1] / "sweeps" / "lenet5"
-    assert {path.name for path in folder.iterdir()} == {"lost.html", "report.html", "report.json", "run.json", "spec.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "lost.html",
+        "report.html",
+        "report.json",
+        "run.json",
+        "spec.json",
+    }
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
 

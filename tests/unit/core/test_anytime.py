@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypruning.core.plan import max_pruned_epochs, max_pruned_probes, next_probes, walk, walks
+from raypruning.core.bounds import max_pruned_epochs, max_pruned_probes
+from raypruning.core.plan import next_probes, walk, walks
 from raypruning.core.records import Recipe
 
 from .worlds import done, failed, knee_world, make_plan, measure, potentials, run

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypruning.core.plan import asked_probes, max_pruned_probes, next_probes, results_of, walk
+from raypruning.core.bounds import max_pruned_probes
+from raypruning.core.plan import asked_probes, next_probes, results_of, walk
 from raypruning.core.potential import Threshold
 
 from .worlds import done, failed, knee_world, make_plan, measure, potentials, run
@@ -147,6 +148,21 @@ def test_asked_probes_are_dense_ones_first_and_hold_what_has_no_result_yet():
     parent = plan.parent(0)
     asked = asked_probes(plan, {parent.id: measure(plan, knee_world(0.9), parent)})
     assert labels(asked) == [("dense", 0, 0), ("dense", 0, 1), ("dense", 1, 0), ("dense", 1, 1), ("wt", 1, 0)]
+
+
+def test_walk_is_not_replayed_where_nothing_it_looks_at_has_changed():
+    """A driver asks for every curve whenever a probe ends: that must not cost all curves' searches each time."""
+    plan, world = make_plan(methods=("wt", "ft")), knee_world(0.9)
+    results = dict(run(plan, world).results)
+    wt, ft = plan.curves
+    before = walk(plan, wt, results), walk(plan, ft, results)
+    last = before[0].asked[-1]
+    without = {key: one for key, one in results.items() if key != last.id}
+    assert walk(plan, ft, without) is before[1], "another curve's result is none of its business"
+    assert walk(plan, wt, without).missing == (last,)
+    assert walk(plan, wt, results) == before[0]
+    first = before[0].asked[0]
+    assert walk(plan, wt, {**results, first.id: failed(first)}) != before[0]
 
 
 def test_results_of_a_curve_leave_out_what_its_search_never_asked_for():

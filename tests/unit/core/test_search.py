@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from raypruning.core.plan import asked_probes, max_pruned_probes, results_of
+from raypruning.core.bounds import max_pruned_probes
+from raypruning.core.plan import asked_probes, results_of
 from raypruning.core.potential import Threshold
 from raypruning.core.records import SearchSpec
 from raypruning.core.search.axis import position, ratio_at, width

@@ -32,7 +32,8 @@ KINDS = ("oneshot", "cascade")
 # Two codes that sum the same float32 numbers in another order agree in their scores to this, relative to each score.
 SCORE_TOLERANCE = 1e-5
 # And, near 0, to what float32 leaves of a difference of numbers as large as the layer's largest. On a processor whose
-# convolutions sum in another order a score of 2e-8 among scores up to 9e-2 is off by 9e-12: 4e-4 of itself, 1e-10 of them.
+# convolutions sum in another order, a score of 2e-8 among scores up to 9e-2 is off by 9e-12: 4e-4 of itself, and 1e-10
+# of the largest.
 ROUNDING = 2.0**-23
 
 
