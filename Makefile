@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: sweep test test-fast check format browser clean
+.PHONY: sweep test test-fast soak check format browser clean
 
 sweep: $(VENV)/.installed  ## a first sweep on embedded images: no download, no GPU
 	$(BIN)/prune-cli sweep lenet5 --delta 0.005
@@ -14,6 +14,9 @@ test: $(VENV)/.installed-dev browser check  ## everything: real Ray, real MLflow
 
 test-fast: $(VENV)/.installed-dev  ## no Ray, no MLflow, no browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not ray and not mlflow and not browser and not slow"
+
+soak: $(VENV)/.installed-dev  ## fifty random faults on a small real sweep: half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --faults 50
 
 check: $(VENV)/.installed-dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check --quiet .
