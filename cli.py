@@ -21,7 +21,8 @@ from raypruning.commands.options import (
     errors_in_one_line,
     storage_flag,
 )
-from raypruning.commands.sweep import EXIT_OPEN, print_results
+from raypruning.commands.sweep import print_results
+from raypruning.errors import EXIT_OPEN
 
 app = typer.Typer(
     name="prune-cli",

@@ -17,6 +17,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EXIT_OPEN = 3  # of a sweep that ended well, but with potentials that stayed open
+
 
 class RaypruningError(Exception):
     """Parent of all errors below: catch it to catch whatever a user or the world did wrong.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raypruning.app.request import Resolved, SweepRequest, resolve_request
-from raypruning.app.sweep import make_plan
+from raypruning.app.sweep import make_plan, open_data
 from raypruning.app.sweep_files import recipes, sweep_names
 from raypruning.core.bounds import max_pruned_probes
 from raypruning.core.plan import Plan, next_probes
@@ -170,7 +170,7 @@ def test_resnet101_with_a_data_directory_that_lacks_imagenet_is_an_error_and_no_
     spec, setting = resolve("resnet101", data_dir=tmp_path)
     assert (spec.name, spec.data.name, setting.notices) == ("resnet101", "imagenet", ())
     with pytest.raises(DataError, match="imagenet"):
-        make_plan(spec, setting)
+        make_plan(spec, setting, open_data(spec, setting))
 
 
 def test_resnet101_with_a_data_directory_of_the_environment_is_the_real_one(tmp_path: Path):

@@ -7,11 +7,10 @@ from typing import NamedTuple
 from raypruning.app.concurrency import local_room
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved
-from raypruning.app.sweep import log_path, make_plan
+from raypruning.app.sweep import log_path, make_plan, open_data
 from raypruning.app.task_sets import missing_bytes
 from raypruning.core.bounds import max_pruned_epochs, max_pruned_probes
 from raypruning.core.plan import Plan
-from raypruning.datasets.resolve import open_dataset
 from raypruning.runtime.mlflow_tracker import without_password
 from raypruning.runtime.store import ObjectStore, open_store
 
@@ -46,9 +45,9 @@ def estimate(resolved: Resolved) -> Estimate:
     from raypruning.training.speed import measure_speed
 
     spec, setting = resolved
-    plan = make_plan(spec, setting)
-    check_methods(plan, setting)
-    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+    dataset = open_data(spec, setting)
+    plan = make_plan(spec, setting, dataset)
+    check_methods(plan, dataset)
     num_train, num_tested = len(dataset.split("train")), sum(task.num_examples for task in plan.tasks)
     dense = [probe for seed in spec.seeds for probe in (plan.parent(seed), *plan.controls(seed))]
     num_dense, num_pruned = len(dense), max_pruned_probes(plan)

@@ -1,22 +1,18 @@
 """Which test images the pruned networks of a sweep forget, from stored predictions."""
 
-# N images, K networks
-
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
-import numpy as np
-
 from raypruning.analysis.exemplars import Exemplars, PopulationExemplars, population_exemplars
-from raypruning.analysis.metrics import metric_of
-from raypruning.analysis.modes import MIN_SEEDS, Answers, Ties
-from raypruning.app.choosing import chosen_populations, chosen_tasks
+from raypruning.analysis.modes import MIN_SEEDS, Ties
+from raypruning.app.choosing import chosen_populations
+from raypruning.app.predicted import answers, classification_tasks
 from raypruning.app.read import read_sweep
 from raypruning.core.populations import Population, dense_population
 from raypruning.core.records import SweepResults, Task
-from raypruning.errors import SpecError, StoreError
+from raypruning.errors import SpecError
 from raypruning.runtime.store import ObjectStore
 
 
@@ -56,13 +52,7 @@ def exemplars_of(store: ObjectStore, results: SweepResults, request: ExemplarsRe
     populations = [one for one in chosen if len(seeds.intersection(one.seeds)) >= MIN_SEEDS]
     if dense is None or not populations:
         raise SpecError(_one_seed(results))
-    names = chosen_tasks(request.tasks, [task.name for task in results.tasks], sweep=request.sweep)
-    tasks = [task for task in results.tasks if task.name in names]
-    counted = [task for task in tasks if metric_of(task.metric).counts]
-    if not counted:
-        raise SpecError(
-            f"no task of {', '.join(names)} tells a class of each image: pie is for classification, not segmentation"
-        )
+    counted, left_out = classification_tasks(results, request.tasks, command="pie")
     return Exemplars(
         sweep=request.sweep,
         storage=store.uri,
@@ -73,7 +63,7 @@ def exemplars_of(store: ObjectStore, results: SweepResults, request: ExemplarsRe
         populations=tuple(
             one for task in counted for one in _on_task(store, task, populations, dense=dense, ties=ties)
         ),
-        left_out=tuple(task.name for task in tasks if task not in counted),
+        left_out=left_out,
         too_few=tuple((one.method, one.budget, one.ratio) for one in chosen if one not in populations),
     )
 
@@ -97,31 +87,9 @@ def _one_seed(results: SweepResults) -> str:
 def _on_task(
     store: ObjectStore, task: Task, populations: Sequence[Population], *, dense: Population, ties: Ties
 ) -> list[PopulationExemplars]:
-    label_N, dense_answers = _answers(store, dense, task)
-    found = []
-    for population in populations:
-        own_label_N, pruned_answers = _answers(store, population, task)
-        if not np.array_equal(label_N, own_label_N):
-            raise StoreError(_other_images(task))
-        found.append(
-            population_exemplars(
-                task.name, population, dense=dense_answers, pruned=pruned_answers, label_N=label_N, ties=ties
-            )
-        )
-    return found
-
-
-def _answers(store: ObjectStore, population: Population, task: Task) -> tuple[np.ndarray, Answers]:
-    """True classes of the images of a task, and what each network answers."""
-    predicted, labels = [], []
-    for network in population.networks:
-        arrays = store.predictions(network.evaluations[task.name])
-        predicted.append(arrays["predicted"])
-        labels.append(arrays["label"])
-    if any(not np.array_equal(labels[0], label_N) for label_N in labels[1:]):
-        raise StoreError(_other_images(task))
-    return labels[0], Answers(population.seeds, np.stack(predicted))
-
-
-def _other_images(task: Task) -> str:
-    return f"{task.name}: networks of the sweep were measured on different images"
+    answered = answers(store, task, (dense, *populations))
+    label_N, dense_answers = next(answered)
+    return [
+        population_exemplars(task.name, population, dense=dense_answers, pruned=own, label_N=label_N, ties=ties)
+        for population, (_, own) in zip(populations, answered, strict=True)
+    ]

@@ -1,6 +1,6 @@
 """What pruning does to each class of a sweep, from stored predictions."""
 
-# N images, K networks
+# N images
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
+from raypruning.analysis import modes
 from raypruning.analysis.class_impact import Answers, Impact, PopulationImpact, population_impact
-from raypruning.analysis.metrics import metric_of
 from raypruning.analysis.multiple import Correction
-from raypruning.app.choosing import chosen_populations, chosen_tasks
+from raypruning.app.choosing import chosen_populations
+from raypruning.app.predicted import answers, classification_tasks
 from raypruning.app.read import read_sweep
 from raypruning.core.populations import Population, dense_population
 from raypruning.core.records import SweepResults, Task
-from raypruning.errors import SpecError, StoreError
+from raypruning.errors import SpecError
 from raypruning.runtime.store import ObjectStore
 
 
@@ -58,13 +59,7 @@ def impact_of(store: ObjectStore, results: SweepResults, request: ImpactRequest)
     dense = dense_population(results)
     if dense is None:
         raise SpecError(f"no dense network of the sweep {request.sweep} was measured: nothing to compare with")
-    names = chosen_tasks(request.tasks, [task.name for task in results.tasks], sweep=request.sweep)
-    tasks = [task for task in results.tasks if task.name in names]
-    counted = [task for task in tasks if metric_of(task.metric).counts]
-    if not counted:
-        raise SpecError(
-            f"no task of {', '.join(names)} tells a class of each image: impact is for classification, not segmentation"
-        )
+    counted, left_out = classification_tasks(results, request.tasks, command="impact")
     return Impact(
         sweep=request.sweep,
         storage=store.uri,
@@ -78,7 +73,7 @@ def impact_of(store: ObjectStore, results: SweepResults, request: ImpactRequest)
             for task in counted
             for one in _on_task(store, task, populations, dense=dense, correction=correction, level=request.level)
         ),
-        left_out=tuple(task.name for task in tasks if task not in counted),
+        left_out=left_out,
     )
 
 
@@ -98,33 +93,21 @@ def _on_task(
     correction: Correction,
     level: float,
 ) -> list[PopulationImpact]:
-    label_N, dense_answers = _answers(store, dense, task)
-    found = []
-    for population in populations:
-        own_label_N, pruned_answers = _answers(store, population, task)
-        if not np.array_equal(label_N, own_label_N):
-            raise StoreError(f"{task.name}: networks of the sweep were measured on different images")
-        found.append(
-            population_impact(
-                task.name,
-                population,
-                dense=dense_answers,
-                pruned=pruned_answers,
-                label_N=label_N,
-                correction=correction,
-                level=level,
-            )
+    answered = answers(store, task, (dense, *populations))
+    label_N, dense_answers = next(answered)
+    return [
+        population_impact(
+            task.name,
+            population,
+            dense=_rights(label_N, dense_answers),
+            pruned=_rights(label_N, own),
+            label_N=label_N,
+            correction=correction,
+            level=level,
         )
-    return found
+        for population, (_, own) in zip(populations, answered, strict=True)
+    ]
 
 
-def _answers(store: ObjectStore, population: Population, task: Task) -> tuple[np.ndarray, Answers]:
-    """True classes of the images of a task, and which images each network has right."""
-    rights, labels = [], []
-    for network in population.networks:
-        arrays = store.predictions(network.evaluations[task.name])
-        labels.append(arrays["label"])
-        rights.append(arrays["predicted"] == arrays["label"])
-    if any(not np.array_equal(labels[0], label_N) for label_N in labels[1:]):
-        raise StoreError(f"{task.name}: networks of the sweep were measured on different images")
-    return labels[0], Answers(population.seeds, np.stack(rights))
+def _rights(label_N: np.ndarray, one: modes.Answers) -> Answers:
+    return Answers(one.seeds, one.predicted_KN == label_N)

@@ -11,10 +11,11 @@ from raypruning.app.exemplars import ExemplarsRequest, exemplars_of
 from raypruning.app.features_files import read_features
 from raypruning.app.impact import ImpactRequest, impact_of
 from raypruning.app.read import read_sweep
+from raypruning.app.results import read_record
 from raypruning.app.similarity import read_similarity
 from raypruning.core.populations import Losses, PopulationNumber
 from raypruning.core.records import SweepResults
-from raypruning.errors import SpecError
+from raypruning.errors import SpecError, StoreError
 from raypruning.runtime.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -29,28 +30,34 @@ class Lost(NamedTuple):
     """What a sweep lost, for its page and for a tracker."""
 
     parts: Sequence[Part]
-    losses: Losses
+    numbers: Sequence[PopulationNumber]
 
 
 def lost(store: ObjectStore, results: SweepResults) -> Lost:
     """What the stored predictions tell, and what `similarity` and `features` left in the sweep's folder."""
+    looked = [look(store, results) for look in (_classes, _examples, _function, _pixels)]
+    return Lost([one.part for one in looked], [number for one in looked for number in one.numbers])
+
+
+def losses_of(results: SweepResults, found: Lost) -> Losses:
+    """The numbers, the page and its figures, for a tracker."""
+    from raypruning.reporting.drawing import standalone
     from raypruning.reporting.lost_page import render_lost_html
 
-    looked = [look(store, results) for look in (_classes, _examples, _function, _pixels)]
-    page = render_lost_html(results, [one.part for one in looked])
-    figures = {f"figures/{_stem(panel.title)}.svg": panel.svg.encode() for one in looked for panel in one.part.panels}
-    numbers = [number for one in looked for number in one.numbers]
-    return Lost([one.part for one in looked], Losses(numbers, {PAGE_FILE: page.encode(), **figures}))
+    files = {PAGE_FILE: render_lost_html(results, found.parts).encode()}
+    for part in found.parts:
+        files |= {f"figures/{_stem(panel.title)}.svg": standalone(panel).encode() for panel in part.panels}
+    return Losses(found.numbers, files)
 
 
-def write_lost(store: ObjectStore, results: SweepResults) -> Losses:
-    """Put the page into the sweep's folder, beside its report."""
+def write_lost(store: ObjectStore, results: SweepResults) -> Lost:
+    """Put the page into the sweep's folder, beside its report. Returns what it shows."""
     from raypruning.reporting.lost_page import render_lost_html
 
     found = lost(store, results)
     page = render_lost_html(results, found.parts, report_page=REPORT_FILE)
     store.write_sweep_file(results.spec.name, PAGE_FILE, page.encode())
-    return found.losses
+    return found
 
 
 def write_lost_page(store: ObjectStore, results: SweepResults, path: Path) -> Path:
@@ -65,25 +72,25 @@ def write_lost_page(store: ObjectStore, results: SweepResults, path: Path) -> Pa
 def publish(store: ObjectStore, sweep: str) -> Sequence[str]:
     """Renew the page of a sweep and what its MLflow has, if it has one. Returns what could not be written there."""
     results = read_sweep(store, sweep)
-    return _track(store, results, write_lost(store, results))
+    found = write_lost(store, results)
+    return _track(store, results, losses_of(results, found)) if results.tracking_uri else ()
 
 
 def publish_files(
     store: ObjectStore, sweep: str, folder: Path, numbers: Sequence[PopulationNumber], *, name: str
 ) -> Sequence[str]:
     """Let a sweep's MLflow keep a folder of files as `name`, and numbers. Returns what could not be written."""
-    results = read_sweep(store, sweep)
+    if not read_record(store, sweep).run.get("tracking_uri"):
+        return ()
     files = {
         f"{name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return _track(store, results, Losses(numbers, files))
+    return _track(store, read_sweep(store, sweep), Losses(numbers, files))
 
 
 def _track(store: ObjectStore, results: SweepResults, losses: Losses) -> Sequence[str]:
-    if not results.tracking_uri:
-        return ()
     from raypruning.runtime.mlflow_tracker import track_sweep
 
     return track_sweep(results.tracking_uri, results, read=store.training_files, losses=losses)
@@ -193,7 +200,7 @@ def _part(
 
     try:
         found = find()
-    except SpecError as error:
+    except (SpecError, StoreError) as error:  # A damaged file costs its part, and not the sweep that ends here.
         return _Looked(Part(title=title, how=f"{how} Not here: {error}.", conclusion="", panels=(), command=command))
     if found is None:
         return _Looked(Part(title=title, how=how, conclusion="", panels=(), command=command))

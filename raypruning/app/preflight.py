@@ -9,12 +9,10 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 
-from raypruning.app.request import Setting
 from raypruning.core.plan import Plan
 from raypruning.core.records import Kind, SweepSpec
 from raypruning.core.search.grid import grid_ratios
 from raypruning.datasets.base import Dataset
-from raypruning.datasets.resolve import open_dataset
 from raypruning.errors import SpecError
 from raypruning.models.resolve import model_kind
 
@@ -48,7 +46,7 @@ def check_data(spec: SweepSpec, dataset: Dataset) -> None:
         raise SpecError("recipe.train_corruptions are for labels of images: leave them out where pixels have classes")
 
 
-def check_methods(plan: Plan, setting: Setting) -> None:
+def check_methods(plan: Plan, dataset: Dataset) -> None:
     """Try every method on a fresh network and images of noise, at the largest ratio the search may ask for.
 
     Raises: SpecError with one line; nothing has been written.
@@ -61,7 +59,6 @@ def check_methods(plan: Plan, setting: Setting) -> None:
     from raypruning.training.objective import any_truth
 
     spec = plan.spec
-    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
     check_data(spec, dataset)
     shape = (NUM_IMAGES, dataset.channels, dataset.image_size, dataset.image_size)
     with torch.random.fork_rng(devices=[]):

@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from raypruning.app.request import SweepRequest, understand
-from raypruning.errors import SpecError
+from raypruning.errors import EXIT_OPEN, SpecError
 from raypruning.runtime.ray_jobs import Job, RayJobs, Submitted
 
-EXIT_OPEN = 3
 _ENDINGS = {0: "finished", 2: "ended with a mistake in its input", EXIT_OPEN: "finished with open potentials"}
 
 

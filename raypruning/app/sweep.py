@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from raypruning.app.lost import PAGE_FILE, REPORT_FILE, write_lost
+from raypruning.app.lost import PAGE_FILE, REPORT_FILE, losses_of, write_lost
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved, Setting
 from raypruning.app.results import collect, read_record, stored_results, write_record
@@ -20,6 +20,7 @@ from raypruning.core.identity import rewind_point
 from raypruning.core.plan import Plan, asked_probes
 from raypruning.core.ports import Executor, ProbeJob, Tracker
 from raypruning.core.records import Probe, ProbeResult, SweepResults, SweepSpec, Task
+from raypruning.datasets.base import Dataset
 from raypruning.datasets.cache import cache_dir
 from raypruning.datasets.resolve import open_dataset
 from raypruning.errors import RaypruningError, ResourceError, StorageFullError
@@ -64,9 +65,13 @@ class Finished(NamedTuple):
         return any(potential.status == "open" for potential in self.results.potentials)
 
 
-def make_plan(spec: SweepSpec, setting: Setting) -> Plan:
-    """The plan of a sweep: opens its dataset, whose fingerprint is part of every identity. Imports no torch."""
-    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+def open_data(spec: SweepSpec, setting: Setting) -> Dataset:
+    """The dataset of a sweep."""
+    return open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
+
+
+def make_plan(spec: SweepSpec, setting: Setting, dataset: Dataset) -> Plan:
+    """The plan of a sweep, whose dataset's fingerprint is part of every identity. Imports no torch."""
     tasks = tuple(describe_task(name, dataset, data_dir=setting.data_dir) for name in spec.tasks)
     return Plan(spec=spec, data_fingerprint=dataset.fingerprint, tasks=tasks)
 
@@ -81,13 +86,14 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
     started = time.monotonic()
     for notice in setting.notices:
         watcher.say(notice)
-    plan = make_plan(spec, setting)
-    if (num_bytes := _test_set_bytes(spec, setting)) >= LARGE_TEST_SETS_BYTES:
+    dataset = open_data(spec, setting)
+    plan = make_plan(spec, setting, dataset)
+    if (num_bytes := missing_bytes(dataset, spec.tasks)) >= LARGE_TEST_SETS_BYTES:
         watcher.say(
             f"changed test sets take {num_bytes / 1e9:.1f} GB of {cache_dir()}; prune-cli tasks --clear frees it"
         )
     if not _was_begun(spec, setting):
-        check_methods(plan, setting)
+        check_methods(plan, dataset)
     store = open_store(setting.storage)  # After the checks: what is refused leaves no empty storage behind.
     if setting.fresh:
         start_over(store, spec.name)
@@ -99,7 +105,7 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
         stack.callback(tracker.close)
         run = {
             "tracking_uri": without_password(setting.tracking_uri or ""),
-            "class_names": _class_names(spec, setting),
+            "class_names": list(dataset.class_names),
             "started": _now(),
             "failed": [],
             "num_trained": 0,
@@ -121,22 +127,13 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
             answer,
             checkpoints=wanted_checkpoints(answer, setting.log_checkpoints),
             read=store.training_files,
-            losses=write_lost(store, answer),
+            losses=losses_of(answer, write_lost(store, answer)),
         )
         run |= {"experiment_url": tracker.experiment_url, "experiment_id": tracker.experiment_id}
         write_record(store, plan, run)
         answer = answer.model_copy(update={"experiment_url": run["experiment_url"]})
         report = write_report(store, answer)
     return Finished(answer, report, tracker.problems)
-
-
-def _class_names(spec: SweepSpec, setting: Setting) -> list[str]:
-    return list(open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download).class_names)
-
-
-def _test_set_bytes(spec: SweepSpec, setting: Setting) -> int:
-    dataset = open_dataset(spec.data, data_dir=setting.data_dir, download=setting.download)
-    return missing_bytes(dataset, spec.tasks)
 
 
 def _was_begun(spec: SweepSpec, setting: Setting) -> bool:

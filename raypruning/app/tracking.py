@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from raypruning.app.lost import lost
+from raypruning.app.lost import losses_of, lost
 from raypruning.app.read import read_sweep
 from raypruning.app.request import resolve_storage, resolve_tracking_uri
 from raypruning.app.results import read_record
@@ -31,7 +31,7 @@ def track_from_store(store: ObjectStore, name: str, *, tracking_uri: str | None,
     if not uri or uri == "none":
         raise SpecError("the sweep has no MLflow to write to: add --tracking-uri")
     checkpoints = wanted_checkpoints(results, log_checkpoints)
-    losses = lost(store, results).losses
+    losses = losses_of(results, lost(store, results))
     return track_sweep(uri, results, checkpoints=checkpoints, read=store.training_files, losses=losses)
 
 

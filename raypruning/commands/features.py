@@ -65,8 +65,9 @@ def features(
         from raypruning.app.request import resolve_storage
         from raypruning.app.results import read_record
         from raypruning.reporting.features import features_csv, features_json, features_text
-        from raypruning.reporting.features_page import render_features_html, write_plots
-        from raypruning.reporting.files import write_text
+        from raypruning.reporting.features_page import render_features_html
+        from raypruning.reporting.features_plots import panels
+        from raypruning.reporting.files import numbered, write_figures, write_text
         from raypruning.runtime.store import open_store
 
         address = resolve_storage(storage)
@@ -103,7 +104,7 @@ def features(
             write_text(csv, lambda: features_csv(found))
             written.append(csv)
         if plots is not None:
-            written += write_plots(found, plots)
+            written += write_figures(plots, numbered("features", panels(found)))
         for path in written:
             typer.echo(f"wrote {path}", err=True)
         for problem in publish(store, sweep):

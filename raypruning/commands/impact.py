@@ -41,9 +41,9 @@ def impact(
     from raypruning.app.impact import ImpactRequest
     from raypruning.app.impact import impact as impact_of_sweep
     from raypruning.app.request import resolve_storage
-    from raypruning.reporting.files import write_text
+    from raypruning.reporting.files import write_figures, write_text
     from raypruning.reporting.impact_documents import impact_csv, impact_json
-    from raypruning.reporting.impact_plots import write_figures
+    from raypruning.reporting.impact_plots import named_figures
     from raypruning.reporting.impact_tables import ImpactReport
     from raypruning.reporting.wording import count
     from raypruning.runtime.store import open_store
@@ -66,7 +66,7 @@ def impact(
             write_text(csv, lambda: impact_csv(found))
             written.append(f"{csv}")
         if plots is not None:
-            written.append(f"{count(len(write_figures(found, plots)), 'figure')} into {plots}")
+            written.append(f"{count(len(write_figures(plots, named_figures(found))), 'figure')} into {plots}")
         if json:
             typer.echo(dumps(impact_json(found), indent=1))
         else:

@@ -53,13 +53,9 @@ def similarity(
         from raypruning.app.results import read_record
         from raypruning.app.similarity import SimilarityRequest
         from raypruning.app.similarity import similarity as measure_similarity
-        from raypruning.reporting.similarity import (
-            SimilarityReport,
-            control_hint,
-            similarity_json,
-            write_similarity_csv,
-            write_similarity_plots,
-        )
+        from raypruning.reporting.files import numbered, write_figures, write_text
+        from raypruning.reporting.similarity import SimilarityReport, control_hint, similarity_csv, similarity_json
+        from raypruning.reporting.similarity_plots import panels
         from raypruning.reporting.wording import count, thousands
         from raypruning.runtime.store import open_store
 
@@ -84,10 +80,12 @@ def similarity(
                 tell(f"{thousands(done)} of {count(total, 'image')}", done, total)
 
             found = measure_similarity(store, request, tell=watch)
-        written = [
-            *([write_similarity_csv(found, csv)] if csv else []),
-            *(write_similarity_plots(found, plots) if plots else []),
-        ]
+        written = []
+        if csv is not None:
+            write_text(csv, lambda: similarity_csv(found))
+            written.append(csv)
+        if plots is not None:
+            written += write_figures(plots, numbered("similarity", panels(found)))
         for path in written:
             typer.echo(f"wrote {path}", err=True)
         for problem in publish(store, sweep):

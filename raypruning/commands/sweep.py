@@ -19,12 +19,12 @@ from raypruning.commands.options import (
     errors_in_one_line,
     storage_flag,
 )
+from raypruning.errors import EXIT_OPEN
 
 if TYPE_CHECKING:
     from raypruning.app.request import SweepRequest
 
-EXIT_OPEN = 3
-# Options that may be repeated are called by one of their values.
+# Options that may be repeated, and what the request calls all of their values.
 FIELD_OF = {
     "delta": "deltas",
     "task": "tasks",

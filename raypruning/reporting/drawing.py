@@ -103,6 +103,17 @@ def panel(title: str, *, height: int, draw: Callable[[Figure], None]) -> Panel:
     return Panel(title, _for_page(text.getvalue(), title))
 
 
+def standalone(drawn: Panel) -> str:
+    """The SVG of a figure that stands on no page: with a font, a ground, and colours for the dark."""
+    dark = "".join(f"{name}: {colour}; " for name, colour in DARK.items())
+    style = (
+        f"<style>svg{{font-family: system-ui, sans-serif; background: {PAPER}}}"
+        f"@media (prefers-color-scheme: dark){{svg{{{dark}background: {DARK['--paper']}}}}}</style>"
+    )
+    end = drawn.svg.index(">") + 1
+    return f"{drawn.svg[:end]}{style}{drawn.svg[end:]}\n"
+
+
 def _for_page(svg: str, title: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

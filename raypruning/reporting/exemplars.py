@@ -19,41 +19,13 @@ from raypruning.analysis.exemplars import (
 from raypruning.core.populations import PopulationNumber
 from raypruning.core.records import Interval
 from raypruning.reporting import wording
-from raypruning.reporting.exemplar_plots import panels
-
-__all__ = [
-    "blocks",
-    "class_name",
-    "conclusion",
-    "evaluated_json",
-    "exemplars_csv",
-    "exemplars_json",
-    "is_mostly_tied",
-    "notes",
-    "numbers",
-    "panels",
-    "setting",
-]
+from raypruning.reporting.populations import setting
 
 JSON = dict[str, object]
 Block = Sequence[PopulationExemplars]
 
 # Of the images: where more have no mode on one side, how many differ says little.
 _MANY_TIED = 0.1
-
-
-# -- names -------------------------------------------------------------------------------------------------------------
-
-
-def class_name(names: Sequence[str], label: int) -> str:
-    """Such as `6 Shirt`; `6` where names are not known, or are numbers themselves."""
-    name = names[label] if label < len(names) else ""
-    return f"{label}" if name in ("", f"{label}") else f"{label} {name}"
-
-
-def setting(one: PopulationExemplars) -> str:
-    """Such as `wt, 2 epochs, 98.0 % removed`."""
-    return f"{one.method}, {wording.count(one.budget, 'epoch')}, {wording.percent(one.ratio_reached)} removed"
 
 
 def blocks(found: Exemplars) -> list[Block]:

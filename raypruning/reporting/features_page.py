@@ -8,7 +8,6 @@ import base64
 import io
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +15,10 @@ from markupsafe import Markup
 
 from raypruning.analysis.features import WHOLE, Features, HeatMap, heat_map, kept_mask, names_of
 from raypruning.core.records import DataChoice, ModelChoice
-from raypruning.errors import ResourceError
 from raypruning.reporting import wording
 from raypruning.reporting.drawing import DARK, LIGHT
 from raypruning.reporting.features import conclusion, confidence, context, look_rows, notes
 from raypruning.reporting.features_plots import panels
-from raypruning.reporting.files import write_text
 from raypruning.reporting.pages import environment
 
 # What stands for a pixel that is gone: no grey, so that a kept pixel of any brightness is told from it.
@@ -146,20 +143,6 @@ def png_address(picture_CHW: np.ndarray) -> str:
     data = io.BytesIO()
     Image.fromarray(colour_HWC).save(data, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def write_plots(found: Features, folder: Path) -> list[Path]:
-    """Write the figures into a folder, which is made if need be. Raises ResourceError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
-    paths = []
-    for index, one in enumerate(panels(found), start=1):
-        path = folder / f"features_{index}.svg"
-        write_text(path, lambda svg=one.svg: svg)  # type: ignore[misc]
-        paths.append(path)
-    return paths
 
 
 def _heat_rows(table: HeatMap) -> list[HeatRow]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from raypruning.core.records import SweepResults
 from raypruning.errors import ResourceError
+from raypruning.reporting.drawing import Panel, standalone
 
 
 def write_documents(
@@ -36,10 +37,30 @@ def write_documents(
     return written
 
 
+def write_figures(folder: Path, figures: Mapping[str, Panel]) -> list[Path]:
+    """Write figures as `NAME.svg` into a folder, which is made if need be; the paths written.
+
+    Raises: ResourceError: a place that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
+    paths = [folder / f"{name}.svg" for name in figures]
+    for path, one in zip(paths, figures.values(), strict=True):
+        write_text(path, lambda one=one: standalone(one))  # type: ignore[misc]
+    return paths
+
+
+def numbered(name: str, figures: Iterable[Panel]) -> dict[str, Panel]:
+    """Figures by the names `NAME_1`, `NAME_2` and so on."""
+    return {f"{name}_{number}": one for number, one in enumerate(figures, start=1)}
+
+
 def write_text(path: Path, render: Callable[[], str]) -> None:
     """Write a rendered text. Raises ResourceError in one line where the path cannot be written."""
     text = render()
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error

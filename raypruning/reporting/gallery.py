@@ -17,8 +17,9 @@ import numpy as np
 from raypruning.analysis.exemplars import Exemplars, PopulationExemplars
 from raypruning.reporting import wording
 from raypruning.reporting.drawing import DARK, LIGHT
-from raypruning.reporting.exemplars import class_name, conclusion, notes
+from raypruning.reporting.exemplars import conclusion, notes
 from raypruning.reporting.pages import environment
+from raypruning.reporting.populations import class_name
 
 # Colours of wrong answers on a card; of more classes than that they are grey.
 _MAX_COLOURS = 3

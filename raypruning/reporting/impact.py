@@ -8,6 +8,7 @@ from typing import NamedTuple
 from raypruning.analysis.class_impact import MIN_NETWORKS, ClassImpact, Impact, PopulationImpact, mean_loss
 from raypruning.core.populations import PopulationNumber
 from raypruning.reporting import wording
+from raypruning.reporting.populations import class_name, setting
 
 # Where less than half of the accuracy is left, that a class is lost as well surprises nobody.
 _TOLERABLE = 0.5
@@ -19,21 +20,10 @@ CORRECTION_NAMES = {"bh": "Benjamini-Hochberg", "holm": "Holm", "none": "none"}
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def class_name(found: Impact, label: int) -> str:
-    """Such as `6 Shirt`; `6` where names are not known, or are numbers themselves."""
-    name = found.class_names[label] if label < len(found.class_names) else ""
-    return f"{label}" if name in ("", f"{label}") else f"{label} {name}"
-
-
 def short_name(found: Impact, label: int, *, letters: int = 15) -> str:
-    """The same, cut where it is longer."""
-    name = class_name(found, label)
+    """The class's name, cut where it is longer."""
+    name = class_name(found.class_names, label)
     return name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def setting(one: PopulationImpact) -> str:
-    """Such as `wt, 2 epochs, 98.0 % removed`."""
-    return f"{one.method}, {wording.count(one.budget, 'epoch')}, {wording.percent(one.ratio_reached)} removed"
 
 
 def is_tolerable(one: PopulationImpact) -> bool:
@@ -45,7 +35,7 @@ def _classes(found: Impact, classes: Sequence[ClassImpact], *, num_all: int) -> 
     """Such as `class 6 Shirt`, `classes 2, 4 and 6`, `7 of 10 classes`."""
     if len(classes) > _MAX_NAMED:
         return f"{len(classes)} of {num_all} classes"
-    names = wording.listing([class_name(found, one.label) for one in classes])
+    names = wording.listing([class_name(found.class_names, one.label) for one in classes])
     return f"class {names}" if len(classes) == 1 else f"classes {names}"
 
 
@@ -138,7 +128,8 @@ def _missed_by_some(found: Impact, one: PopulationImpact) -> list[str]:
         most = missed[0]
         return [
             f"{len(missed)} of {len(one.classes)} classes are never found by some of {num} networks, class "
-            f"{class_name(found, most.label)} by one with {wording.percent(most.accuracy_without or 0.0)} accuracy"
+            f"{class_name(found.class_names, most.label)} by one with "
+            f"{wording.percent(most.accuracy_without or 0.0)} accuracy"
         ]
     return [
         f"{len(seeds)} of {num} networks never find{'s' if len(seeds) == 1 else ''} "
@@ -184,8 +175,8 @@ def conclusion(found: Impact) -> str:
     alike = [one for one in found.populations if one.is_paired == worst.is_paired]
     first = worst.lost[0]
     return (
-        f"Class {class_name(found, first.label)} pays most: at {_place(worst)} its recall goes from {_fall(first)} "
-        f"while accuracy goes from {wording.percent(worst.accuracy_dense.mean)} to "
+        f"Class {class_name(found.class_names, first.label)} pays most: at {_place(worst)} its recall goes from "
+        f"{_fall(first)} while accuracy goes from {wording.percent(worst.accuracy_dense.mean)} to "
         f"{wording.percent(worst.accuracy_pruned.mean)}; in {sum(bool(one.lost) for one in alike)} of "
         f"{wording.count(len(alike), 'comparison')} some class loses significantly"
         f"{'' if worst.is_paired else ' more than accuracy does'}."

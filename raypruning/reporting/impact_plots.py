@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raypruning.analysis.class_impact import ClassImpact, Impact, PopulationImpact
 from raypruning.core.search.axis import position
-from raypruning.errors import ResourceError
 from raypruning.reporting import wording
 from raypruning.reporting.drawing import (
-    DARK,
     GRID,
     INK,
     MUTED,
@@ -28,7 +25,8 @@ from raypruning.reporting.drawing import (
     kept_axis,
     panel,
 )
-from raypruning.reporting.impact import Block, blocks, is_tolerable, setting, short_name
+from raypruning.reporting.impact import Block, blocks, is_tolerable, short_name
+from raypruning.reporting.populations import setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,23 +57,11 @@ def panels(found: Impact) -> list[Panel]:
     return shown
 
 
-def write_figures(found: Impact, folder: Path) -> list[Path]:
-    """An SVG file for each task and population, and one over the ratios where there are several; the paths written.
-
-    Raises: ResourceError: a place that cannot be written.
-    """
-    drawn = [(setting_stem(one), _of_population(found, one)) for one in found.populations]
-    drawn += [(block_stem(block), _over_ratios(found, block)) for block in blocks(found) if len(block) > 1]
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for stem, figure in drawn:
-            path = folder / f"{stem}.svg"
-            path.write_text(_alone(figure.svg))
-            paths.append(path)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
-    return paths
+def named_figures(found: Impact) -> dict[str, Panel]:
+    """A figure for each task and population, and one over the ratios where there are several, by names for files."""
+    each = {setting_stem(one): _of_population(found, one) for one in found.populations}
+    over = {block_stem(block): _over_ratios(found, block) for block in blocks(found) if len(block) > 1}
+    return each | over
 
 
 def setting_stem(one: PopulationImpact) -> str:
@@ -92,17 +78,6 @@ def block_stem(block: Block) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=+]+", "-", name)
-
-
-def _alone(svg: str) -> str:
-    """A figure that stands on no page: with a font, a ground, and colours for the dark."""
-    dark = "".join(f"{name}:{colour};" for name, colour in DARK.items())
-    style = (
-        "<style>svg{font-family:system-ui,sans-serif;background:var(--paper,#ffffff)}"
-        f"@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
-    )
-    end = svg.index(">") + 1
-    return svg[:end] + style + svg[end:] + "\n"
 
 
 # -- at one ratio ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +12,7 @@ from rich.text import Text
 from raypruning.analysis.class_impact import ClassImpact, Impact, PopulationImpact, mean_loss
 from raypruning.reporting import wording
 from raypruning.reporting.impact import Block, blocks, conclusion, headlines, short_name, what_was_tested
+from raypruning.reporting.text import wrapped
 
 MARKS = {"lost": "\N{BLACK DOWN-POINTING TRIANGLE}", "gained": "\N{BLACK UP-POINTING TRIANGLE}", "none": " "}
 _STYLES = {"lost": "bold red", "gained": "cyan", "none": ""}
@@ -38,11 +38,11 @@ class ImpactReport:
         yield Text.assemble((found.sweep, "bold"), "  ", (f"{found.model} on {found.dataset}, class by class", "dim"))
         lines = headlines(found)
         for line in lines[:_MAX_HEADLINES]:
-            yield _wrapped(f"! {line.text}", width=width, style="bold red")
+            yield _text(f"! {line.text}", width=width, style="bold red")
         if len(lines) > _MAX_HEADLINES:
             yield Text(f"  and {len(lines) - _MAX_HEADLINES} more such cases: --json lists them all", style="dim")
         if not lines:
-            yield _wrapped(conclusion(found), width=width, style="bold")
+            yield _text(conclusion(found), width=width, style="bold")
         yield Text()
         yield overview_table(found)
         groups = blocks(found)
@@ -56,16 +56,14 @@ class ImpactReport:
             yield Text()
             more = f"{wording.count(len(groups) - _MAX_BLOCKS, 'more table')} of classes"
             how = "choose with --task and --method, or write them all with --csv FILE"
-            yield _wrapped(f"{more}: {how}", width=width, style="dim")
+            yield _text(f"{more}: {how}", width=width, style="dim")
         yield Text()
         for note in what_was_tested(found):
-            yield _wrapped(note, width=width, style="dim")
+            yield _text(note, width=width, style="dim")
 
 
-def _wrapped(text: str, *, width: int, style: str) -> Text:
-    """Lines of which none begins with a sign of per cent."""
-    lines = textwrap.wrap(text.replace(" %", "\N{NO-BREAK SPACE}%"), width, break_on_hyphens=False)
-    return Text("\n".join(lines).replace("\N{NO-BREAK SPACE}%", " %"), style=style)
+def _text(text: str, *, width: int, style: str) -> Text:
+    return Text("\n".join(wrapped(text, width=width)), style=style)
 
 
 def overview_table(found: Impact) -> RenderableType:

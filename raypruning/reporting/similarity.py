@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -16,12 +15,8 @@ from rich.text import Text
 from raypruning.analysis.similarity import Churn, Estimate, Lead, Likeness, Similarity
 from raypruning.core.populations import PopulationNumber
 from raypruning.core.records import DENSE, Interval
-from raypruning.errors import ResourceError
 from raypruning.reporting import wording
-from raypruning.reporting.files import write_text
-from raypruning.reporting.similarity_plots import churn_tasks, panels, spread_places
-
-__all__ = ["SimilarityReport", "conclusion", "numbers", "panels", "similarity_json"]
+from raypruning.reporting.similarity_plots import churn_tasks, spread_places
 
 JSON = dict[str, object]
 SEPARATE = "separate"
@@ -314,28 +309,13 @@ def _quantities(one: Likeness) -> Iterator[tuple[str, str, Estimate, Interval | 
     yield "cka", "", one.cka, None
 
 
-def write_similarity_csv(found: Similarity, path: Path) -> Path:
-    """Write `similarity_rows` to a file. Raises ResourceError where it cannot be written."""
+def similarity_csv(found: Similarity) -> str:
+    """`similarity_rows` as a file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SimilarityRow._fields)
     writer.writerows(similarity_rows(found))
-    write_text(path, text.getvalue)
-    return path
-
-
-def write_similarity_plots(found: Similarity, folder: Path) -> list[Path]:
-    """Write the figures into a folder, which is made if need be. Raises ResourceError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
-    paths = []
-    for index, one in enumerate(panels(found), start=1):
-        path = folder / f"similarity_{index}.svg"
-        write_text(path, lambda svg=one.svg: svg)
-        paths.append(path)
-    return paths
+    return text.getvalue()
 
 
 def numbers(found: Similarity) -> list[PopulationNumber]:

@@ -223,7 +223,7 @@ def _draw_features(figure: Figure, found: Similarity, kinds: Sequence[Sequence[L
     heading(
         figure,
         "Features before the last layer",
-        left="linear CKA with the parent's; 1 is the same but for rotation and scale",
+        left="linear CKA; 1: the parent's but for rotation and scale",
     )
     # As wide as the longest name, in a wide font, and not more than a third of the figure.
     right_px = min(132, max(78, 14 + 8 * max(map(len, names))))

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 WIDTH = 80
 
 
-def wrapped(text: str, *, indent: str = "") -> list[str]:
-    """Lines of at most `WIDTH` characters, where no sign of per cent begins one."""
+def wrapped(text: str, *, indent: str = "", width: int = WIDTH) -> list[str]:
+    """Lines of at most `width` characters, where no sign of per cent begins one."""
     lines = textwrap.wrap(
         text.replace(" %", "\N{NO-BREAK SPACE}%"),
-        WIDTH,
+        width,
         subsequent_indent=indent,
         break_on_hyphens=False,
         break_long_words=False,

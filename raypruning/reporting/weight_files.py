@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from raypruning.analysis.weights import CurveWeights, NetworkWeights, SweepWeights, shown_layers
 from raypruning.reporting import wording
-from raypruning.reporting.drawing import DARK, LIGHT, PAPER, Panel
+from raypruning.reporting.drawing import DARK, LIGHT, Panel, standalone
 from raypruning.reporting.pages import environment
 from raypruning.reporting.weight_animation import animation
 from raypruning.reporting.weight_plots import (
@@ -101,14 +101,7 @@ def _write_curve(drawn: _Drawn, folder: Path) -> None:
 
 def _write_drawing(one: Drawing, path: Path) -> None:
     path.with_name(f"{path.name}.png").write_bytes(one.png)
-    path.with_name(f"{path.name}.svg").write_text(_alone(one.panel), encoding="utf-8")
-
-
-def _alone(panel: Panel) -> str:
-    """A figure for a page as one that stands by itself: with a font, and paper below it."""
-    style = 'style="stroke-linejoin: round'
-    own = f"{style}; font-family: system-ui, sans-serif; background: {PAPER}"
-    return panel.svg.replace(style, own, 1) + "\n"
+    path.with_name(f"{path.name}.svg").write_text(standalone(one.panel), encoding="utf-8")
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

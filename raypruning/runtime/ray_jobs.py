@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from raypruning.errors import ResourceError, SpecError
+from raypruning.runtime.ray_token import HOW_TO_GIVE, MODE, token_source
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -78,10 +81,12 @@ class RayJobs:
         """
         give_up_at = time.monotonic() + START_SECONDS
         while True:
-            known = self.of(sweep)
-            if known and known[0].is_alive:
-                return Submitted(known[0], is_new=False)
-            job_id = f"{sweep}-{max((_number(job) for job in known), default=0) + 1}"
+            known = self._all()
+            at_work = [job for job in _of(sweep, known) if job.is_alive]
+            if at_work:
+                return Submitted(at_work[0], is_new=False)
+            # Beyond the ids of others too, which need not be of ours.
+            job_id = f"{sweep}-{1 + max((_number(job.id, sweep) for job in known), default=0)}"
             try:
                 self._client.submit_job(
                     entrypoint=entrypoint,
@@ -90,7 +95,7 @@ class RayJobs:
                     metadata={SWEEP: sweep},
                     entrypoint_num_cpus=0,  # It only drives: probes have the CPUs.
                 )
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 if "already exists" in str(error):
                     continue
                 # A head that has just begun has nobody yet to start a job.
@@ -102,10 +107,7 @@ class RayJobs:
 
     def of(self, sweep: str) -> list[Job]:
         """The jobs of a sweep, the latest first."""
-        found = [
-            _job_of(details) for details in self._client.list_jobs() if (details.metadata or {}).get(SWEEP) == sweep
-        ]
-        return sorted(found, key=_number, reverse=True)
+        return _of(sweep, self._all())
 
     def latest(self, sweep: str) -> Job:
         """The last job of a sweep. Raises SpecError if there is none."""
@@ -116,7 +118,8 @@ class RayJobs:
 
     def logs(self, job: Job) -> str:
         """All that a job has printed."""
-        return str(self._client.get_job_logs(job.id))
+        with self._in_one_line():
+            return str(self._client.get_job_logs(job.id))
 
     def follow(self, job: Job, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
         """What a job prints, until it ends."""
@@ -133,16 +136,28 @@ class RayJobs:
 
     def cancel(self, job: Job) -> None:
         """Ask a job to stop, as a signal would: what is finished is kept."""
-        try:
+        with self._in_one_line():
             self._client.stop_job(job.id)
-        except RuntimeError as error:
-            raise self._refusal(error) from error
+
+    def _all(self) -> list[Job]:
+        with self._in_one_line():
+            return [_job_of(details) for details in self._client.list_jobs()]
 
     def _job(self, job_id: str) -> Job:
-        return _job_of(self._client.get_job_info(job_id))
+        with self._in_one_line():
+            return _job_of(self._client.get_job_info(job_id))
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """Ray's client raises RuntimeError for what the head answers, and OSErrors of `requests` where none comes."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> ResourceError:
-        return ResourceError(f"{self.address} refused: {' '.join(str(error).split())[:300]}")
+        what = "refused" if isinstance(error, RuntimeError) else "does not answer"
+        return ResourceError(f"{self.address} {what}: {' '.join(str(error).split())[:300]}")
 
 
 def _connect(address: str) -> JobSubmissionClient:
@@ -154,9 +169,8 @@ def _connect(address: str) -> JobSubmissionClient:
         socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise ResourceError(f"--address {address}: nothing answers there: {error}") from error
-    has_token_file = Path(os.environ.get("HOME", "/nonexistent"), ".ray", "auth_token").exists()
-    if has_token_file or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if token_source():
+        os.environ.setdefault(MODE, "token")
     # Ray would take an address of the environment in place of the one that was typed.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # It tells of every file that it sends.
@@ -166,9 +180,7 @@ def _connect(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise ResourceError(
-            f"{address} refused the token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
-        ) from error
+        raise ResourceError(f"{address} refused the token: {HOW_TO_GIVE}") from error
     except (RuntimeError, ConnectionError, ValueError) as error:
         raise ResourceError(f"{address} is no Ray cluster: {' '.join(str(error).split())[:300]}") from error
 
@@ -188,6 +200,13 @@ def _job_of(details: object) -> Job:
     )
 
 
-def _number(job: Job) -> int:
-    last = job.id.rpartition("-")[2]
-    return int(last) if last.isdecimal() else 0
+def _of(sweep: str, jobs: Iterable[Job]) -> list[Job]:
+    """The jobs of a sweep, the latest first."""
+    own = [job for job in jobs if job.sweep == sweep]
+    return sorted(own, key=lambda job: _number(job.id, sweep), reverse=True)
+
+
+def _number(job_id: str, sweep: str) -> int:
+    """Of an id such as `NAME-3`; 0 for any other."""
+    found = re.fullmatch(rf"{re.escape(sweep)}-(\d+)", job_id)
+    return int(found[1]) if found else 0

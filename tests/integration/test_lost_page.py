@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypruning.app.lost import lost, publish_files
+from raypruning.app.lost import losses_of, lost, publish_files
 from raypruning.app.read import read_sweep
 from raypruning.core.records import Curve
 from raypruning.runtime.store import open_store
@@ -75,7 +75,8 @@ def test_one_seed_alone_has_its_classes_and_is_told_why_it_has_no_examples(prune
 
 def test_numbers_are_those_of_the_stored_predictions(storage: Path):
     store = open_store(str(storage), read_only=True)
-    found = lost(store, read_sweep(store, NAME)).losses
+    results = read_sweep(store, NAME)
+    found = losses_of(results, lost(store, results))
     by_name = {(one.name, one.ratio_reached): one.value for one in found.numbers}
     assert by_name["impact/nominal/classes_never_found", 0.9] == 1
     assert by_name["impact/nominal/classes_never_found", 0.5] == 0
@@ -84,6 +85,17 @@ def test_numbers_are_those_of_the_stored_predictions(storage: Path):
         name for name in found.files if re.fullmatch(r"figures/[\w-]+\.svg", name)
     }
     assert len(found.files) > 3
+
+
+@pytest.mark.parametrize(("file", "part"), [("similarity.json", "Answers"), ("features.json", "Pixels")])
+def test_damaged_file_costs_its_part_and_not_the_rest(file: str, part: str, prune_cli: Callable, tmp_path: Path):
+    page, store = tmp_path / "lost.html", stored(tmp_path / "store")
+    (store / "sweeps" / NAME / file).write_text('{"populations": [')
+    ran = prune_cli("report", NAME, "--storage", store, "--lost", page)
+    assert (ran.code, ran.err) == (0, f"wrote {page}\n")
+    looked_at, _, missing = text_of(page).partition("Not looked at yet")
+    assert "class 2 is never found" in looked_at
+    assert "is damaged" in missing.partition(part)[2] and "--fresh" in missing
 
 
 def test_page_of_a_real_sweep_stands_beside_its_report_and_each_links_to_the_other(

@@ -20,7 +20,8 @@ from PIL import Image
 from raypruning.core.records import Curve, DataChoice
 from raypruning.datasets.base import ImageArrays
 from raypruning.datasets.resolve import open_dataset
-from raypruning.reporting.exemplars import conclusion, numbers, panels
+from raypruning.reporting.exemplar_plots import panels
+from raypruning.reporting.exemplars import conclusion, numbers
 from raypruning.runtime.store import open_store
 from raypruning.tasks.task import resolve_task
 from tests.integration.made_up_sweep import NAME, Arrays, store_sweep

@@ -16,7 +16,9 @@ from scipy.stats import binomtest
 from raypruning.app.read import read_sweep
 from raypruning.app.similarity import read_similarity
 from raypruning.errors import StoreError
-from raypruning.reporting.similarity import conclusion, numbers, panels
+from raypruning.reporting.drawing import standalone
+from raypruning.reporting.similarity import conclusion, numbers
+from raypruning.reporting.similarity_plots import panels
 from raypruning.runtime.store import ObjectStore, open_store
 from tests.conftest import TINY
 from tests.integration.commands import run_sweep
@@ -184,7 +186,7 @@ def test_csv_plots_and_numbers_hold_what_the_answer_does(similarity, answer, tmp
     assert {row["pairs"] for row in rows if row["method"] == "separate"} == {"3"}
     found = read_similarity(store, "three")
     assert found is not None
-    assert [path.read_text() for path in sorted(folder.iterdir())] == [one.svg for one in panels(found)]
+    assert [path.read_text() for path in sorted(folder.iterdir())] == [standalone(one) for one in panels(found)]
     assert len(panels(found)) == 4
     named = {(one.method, round(one.ratio_reached, 2), one.name): one.value for one in numbers(found)}
     assert named["wt", 0.95, f"churn/{NOISE}"] == churn["rate"]["value"]

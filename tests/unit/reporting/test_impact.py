@@ -15,9 +15,11 @@ from rich.console import Console
 from raypruning.analysis.class_impact import Answers, Impact, PopulationImpact, population_impact
 from raypruning.core.populations import Population
 from raypruning.reporting import impact_plots
-from raypruning.reporting.impact import blocks, class_name, conclusion, headlines, numbers, short_name, what_was_tested
+from raypruning.reporting.files import write_figures
+from raypruning.reporting.impact import blocks, conclusion, headlines, numbers, short_name, what_was_tested
 from raypruning.reporting.impact_documents import impact_csv, impact_json
 from raypruning.reporting.impact_tables import ImpactReport, overview_table, recall_table
+from raypruning.reporting.populations import class_name
 
 IMAGES = 100
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress")
@@ -78,9 +80,9 @@ def shown(renderable: object, *, width: int) -> str:
 
 
 def test_class_has_a_number_and_a_name_that_is_none_itself():
-    assert class_name(impact_of(HARMLESS), 2) == "2 Pullover"
-    assert class_name(impact_of(HARMLESS, names=()), 2) == "2"
-    assert class_name(impact_of(HARMLESS, names=tuple("0123")), 2) == "2"
+    assert class_name(impact_of(HARMLESS).class_names, 2) == "2 Pullover"
+    assert class_name(impact_of(HARMLESS, names=()).class_names, 2) == "2"
+    assert class_name(impact_of(HARMLESS, names=tuple("0123")).class_names, 2) == "2"
     assert short_name(impact_of(HARMLESS, names=("a" * 50,)), 0, letters=10) == "0 aaaaaaa…"
 
 
@@ -251,7 +253,10 @@ def test_figures_are_the_same_each_time_follow_the_page_and_need_nothing_else():
 
 
 def test_files_have_names_of_their_own_a_font_and_a_ground(tmp_path):
-    paths = impact_plots.write_figures(impact_of(HARMLESS, HARMFUL, compared(DENSE, DENSE, task="noise/0.1")), tmp_path)
+    paths = write_figures(
+        tmp_path,
+        impact_plots.named_figures(impact_of(HARMLESS, HARMFUL, compared(DENSE, DENSE, task="noise/0.1"))),
+    )
     assert [path.name for path in paths] == [
         "nominal_wt_2_0.5.svg",
         "nominal_wt_2_0.9.svg",

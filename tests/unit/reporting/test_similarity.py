@@ -18,10 +18,9 @@ from raypruning.reporting.similarity import (
     conclusion,
     control_hint,
     numbers,
-    panels,
     similarity_rows,
 )
-from raypruning.reporting.similarity_plots import churn_tasks, spread_places
+from raypruning.reporting.similarity_plots import churn_tasks, panels, spread_places
 
 AMPLITUDES = tuple(step / 20 for step in range(15))
 
