@@ -59,7 +59,7 @@ def estimate(resolved: Resolved) -> Estimate:
 
     import torch
 
-    from raypruning.probe import build_network
+    from raypruning.bench import build_network
 
     device = torch.device("cuda" if spec.resources.gpus_per_probe else "cpu")
     model = build_network(spec.model, dataset)

@@ -9,9 +9,9 @@ import json
 import os
 import shlex
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from raypruning.datasets.base import Dataset
-    from raypruning.training.images import Batch, Images
+    from raypruning.training.batches import Batch, Images
 
 FORMATS = ("indices", "images", "subset")
 PROVENANCE = "provenance.json"
@@ -310,6 +310,8 @@ def _dataset(record: SweepRecord, *, data_dir: Path | None) -> Dataset:
 class _Chosen:
     """Some images of a split, in order: what a task does to an image depends on its position in the whole split."""
 
+    seconds_waited = 0.0
+
     def __init__(self, images: Images, positions: np.ndarray) -> None:
         import torch
 
@@ -318,17 +320,9 @@ class _Chosen:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def read(
-        self, order: Tensor, *, batch_size: int, augmentation: str, seed: int, corruptions: Sequence[str] = ()
-    ) -> Iterator[Batch]:
+    def read(self, order: Tensor, **how: Any) -> Iterator[Batch]:
         """See `Images.read`, which gives positions in the whole split as ids."""
-        return self._images.read(
-            self._positions[order],
-            batch_size=batch_size,
-            augmentation=augmentation,
-            seed=seed,
-            corruptions=corruptions,
-        )
+        return self._images.read(self._positions[order], **how)
 
 
 def _pixels(
@@ -341,7 +335,7 @@ def _pixels(
     import torch
 
     from raypruning.app.request import resolve_data_dir
-    from raypruning.probe import Bench
+    from raypruning.bench import Bench
     from raypruning.tasks.task import resolve_task
     from raypruning.training.images import open_images
     from raypruning.training.inputs import Normalisation, Source, TaskInputs, batch_size_for

@@ -53,9 +53,9 @@ def check_methods(plan: Plan, dataset: Dataset) -> None:
     """
     import torch
 
+    from raypruning.bench import build_network
     from raypruning.methods.method import Samples
     from raypruning.methods.prune import check_method, resolve_method
-    from raypruning.probe import build_network
     from raypruning.training.objective import any_truth
 
     spec = plan.spec

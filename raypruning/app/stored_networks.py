@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raypruning.datasets.base import Dataset
-    from raypruning.training.images import Images
+    from raypruning.training.batches import Images
     from raypruning.training.inputs import Normalisation
 
 

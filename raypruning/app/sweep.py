@@ -154,13 +154,10 @@ def _dispatch(plan: Plan, store: ObjectStore, setting: Setting, tracker: Tracker
         tracker.log_probe(result)
         watcher.update(result, dispatcher.results, num_running=dispatcher.num_running)
 
-    limits = RunLimits(
-        now=time.time,
-        gpus_per_probe=plan.spec.resources.gpus_per_probe,
-        gpu_hours=plan.spec.limits.gpu_hours,
-        deadline=setting.deadline,
+    limits = RunLimits(now=time.time, gpu_hours=plan.spec.limits.gpu_hours, deadline=setting.deadline)
+    dispatcher = Dispatcher(
+        plan, store, make_job=_job_maker(plan, setting), on_result=on_result, limits=limits, say=watcher.say
     )
-    dispatcher = Dispatcher(plan, store, make_job=_job_maker(plan, setting), on_result=on_result, limits=limits)
     if not dispatcher.is_finished:
         try:
             _make_executor(plan, store, setting).drive(dispatcher)
@@ -184,6 +181,7 @@ def _job_maker(plan: Plan, setting: Setting) -> Callable[[Probe, tuple[Task, ...
             download=setting.download,
             plugins=spec.plugins,
             device="cuda" if spec.resources.gpus_per_probe else "cpu",
+            resources=spec.resources,
             save_seconds=float(os.environ.get("RAYPRUNING_SAVE_SECONDS", "30")),
             snapshots=plan.snapshots(probe),
         )

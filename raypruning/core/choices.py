@@ -215,10 +215,37 @@ class SearchSpec(Record):
 
 
 class Resources(Record):
-    """What each probe is given. A fraction of a GPU puts several probes on it."""
+    """What each probe is given. A fraction of a GPU puts several probes on it, several GPUs train one network together.
+
+    Attributes:
+        gpus_per_probe, cpus_per_probe: of all its workers together.
+        workers_per_probe: processes that share every batch of a training; None for one to a GPU.
+        sync_batch_norm: on GPUs, batch norm of several workers sees the whole batch, as that of one worker does.
+        images_at_once: of a batch, on each worker; more are taken in parts whose gradients add up. None takes all.
+        custom: of Ray's custom resources, such as `accelerator_type:A100` = 0.001 for nodes that have such a GPU.
+    """
 
     gpus_per_probe: Annotated[float, Field(ge=0)] = 0.0
     cpus_per_probe: Annotated[float, Field(gt=0)] = 1.0
+    workers_per_probe: Annotated[int, Field(ge=1)] | None = None
+    sync_batch_norm: bool = True
+    images_at_once: Annotated[int, Field(ge=1)] | None = None
+    custom: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+
+    @property
+    def num_workers(self) -> int:
+        """Processes of a probe."""
+        return self.workers_per_probe or max(1, int(self.gpus_per_probe))
+
+    @property
+    def cpus_per_worker(self) -> float:
+        """Of each of a probe's processes."""
+        return self.cpus_per_probe / self.num_workers
+
+    @property
+    def gpus_per_worker(self) -> float:
+        """Of each of a probe's processes: one, a fraction of one, or none."""
+        return self.gpus_per_probe / self.num_workers
 
 
 class Limits(Record):

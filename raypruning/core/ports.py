@@ -12,6 +12,7 @@ from raypruning.core.records import (
     Probe,
     ProbeResult,
     Record,
+    Resources,
     SweepResults,
     SweepSpec,
     Task,
@@ -68,6 +69,7 @@ class ProbeJob(Record):
     Attributes:
         tasks: those to be measured that the store lacks.
         data_dir: where datasets are looked for; no part of any identity.
+        resources: what the probe was given.
         save_seconds: how often a long training is saved, at the end of an epoch.
         snapshots: trainings that the probe's own passes through, to be kept on its way: equal but for fewer epochs.
     """
@@ -79,6 +81,7 @@ class ProbeJob(Record):
     download: bool = False
     plugins: tuple[str, ...] = ()
     device: str = "cpu"
+    resources: Resources = Resources()
     save_seconds: float = 30.0
     snapshots: tuple[Training, ...] = ()
 

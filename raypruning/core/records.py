@@ -124,6 +124,8 @@ class Provenance(Record):
 
     Attributes:
         snapshot_of: id of the longer training on whose way the network was kept; None where it was trained by itself.
+        workers: processes that trained it together.
+        gpu_share: of a GPU that each had; 0 on CPUs.
     """
 
     versions: Mapping[str, str] = {}
@@ -133,6 +135,8 @@ class Provenance(Record):
     git_commit: str = ""
     created: str = ""
     snapshot_of: str | None = None
+    workers: int = 1
+    gpu_share: float = 0.0
 
 
 class TrainingResult(Record):
@@ -140,12 +144,14 @@ class TrainingResult(Record):
 
     Attributes:
         seconds: wall time by phase: train, prune, evaluate, load, save.
+        data_wait: of the time of the epochs, the share in which the network waited for images to be decoded.
     """
 
     training: Training
     checkpoint: Checkpoint
     history: tuple[Epoch, ...] = ()
     seconds: Mapping[str, float] = {}
+    data_wait: float = 0.0
     provenance: Provenance = Provenance()
 
 

@@ -255,6 +255,19 @@ def _check(spec: SweepSpec, *, source: str) -> None:
     require(search.resolution >= 0.001, f"search.resolution must be at least 0.001, got {search.resolution}")
     gpus = spec.resources.gpus_per_probe
     require(gpus <= 1 or gpus == int(gpus), f"resources.gpus_per_probe above 1 must be whole, got {gpus}")
+    workers = spec.resources.workers_per_probe
+    require(
+        workers in (None, gpus) or not gpus or gpus <= 1 == workers,
+        f"resources.workers_per_probe must be 1 for each of {gpus:g} GPUs, got {workers}: leave it out",
+    )
+    require(
+        spec.resources.num_workers <= spec.recipe.batch_size,
+        f"resources.workers_per_probe: {spec.resources.num_workers} workers share batches of "
+        f"{spec.recipe.batch_size} images (recipe.batch_size): each must get one",
+    )
+    own = {"CPU": "cpus_per_probe", "GPU": "gpus_per_probe"}
+    for name in spec.resources.custom:
+        require(name not in own, f"resources.custom: write resources.{own.get(name)} for {name}")
     require("dense" not in [m.name for m in spec.methods], "methods: 'dense' is the name of the parent's own curve")
     epochs = spec.recipe.epochs
     late = [milestone for milestone in spec.recipe.milestones if milestone >= epochs]

@@ -87,14 +87,14 @@ class ImageFiles:
     """A split that stays on disk, one file an image, decoded when a batch is asked for.
 
     Attributes:
-        paths: one per image; absolute, or relative to the working folder.
+        paths: one per image; absolute, or relative to the working folder. A mapping has those of some positions.
         labels_N: int64, from 0.
         image_size: side of the square that `load` returns, pixels.
         channels: 3, or 1 to load grey.
         preparation, border: what is done to an image for a test, see `decode_for_test`.
     """
 
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] | Mapping[int, str]
     labels_N: np.ndarray
     image_size: int
     channels: int = 3
@@ -106,6 +106,11 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def only(self, indices: np.ndarray) -> ImageFiles:
+        """What it takes to load some images, by the same indices: small enough to be sent to another process."""
+        paths = {index: self.paths[index] for index in indices.tolist()}
+        return replace(self, paths=paths, labels_N=self.labels_N[list(paths)])
 
     def load(self, indices: Sequence[int] | np.ndarray, *, train: bool, seed: int, num_threads: int = 4) -> np.ndarray:
         """Decode the images at `indices`, in that order, to uint8 of shape (len(indices), channels, size, size).

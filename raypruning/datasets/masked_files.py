@@ -5,8 +5,8 @@ Legend of shape suffixes: B images of a batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,15 +46,15 @@ class MaskedFiles:
     VOID.
 
     Attributes:
-        paths: of the pictures; absolute, or relative to the working folder.
-        mask_paths: of their masks, in the same order.
+        paths: of the pictures; absolute, or relative to the working folder. A mapping has those of some positions.
+        mask_paths: of their masks, likewise.
         image_size: side of the squares that `load` returns, pixels.
         num_classes: the values of masks are below it, or VOID.
         channels: 3, or 1 to load grey.
     """
 
-    paths: tuple[str, ...]
-    mask_paths: tuple[str, ...]
+    paths: tuple[str, ...] | Mapping[int, str]
+    mask_paths: tuple[str, ...] | Mapping[int, str]
     image_size: int
     num_classes: int
     channels: int = 3
@@ -65,6 +65,15 @@ class MaskedFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def only(self, indices: np.ndarray) -> MaskedFiles:
+        """What it takes to load some images, by the same indices: small enough to be sent to another process."""
+        chosen = indices.tolist()
+        return replace(
+            self,
+            paths={index: self.paths[index] for index in chosen},
+            mask_paths={index: self.mask_paths[index] for index in chosen},
+        )
 
     def load(self, indices: Sequence[int] | np.ndarray, *, train: bool, seed: int, num_threads: int = 4) -> MaskedBatch:
         """Decode the pictures and masks at `indices`, in that order; a mask undergoes what its picture does.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from raypruning.core.plan import Plan, next_probes
 from raypruning.core.ports import ProbeJob, ProbeOutcome, Store
 from raypruning.core.records import Failure, Probe, ProbeResult, Task
+from raypruning.errors import OutOfMemoryError
 from raypruning.runtime.joined import stored_result, weighed
 from raypruning.runtime.limits import RunLimits
 
@@ -16,6 +17,8 @@ MakeJob = Callable[[Probe, tuple[Task, ...], int], ProbeJob]
 
 class Dispatcher:
     """A JobSource over a plan and a store. What the store holds is never run again; what failed in passing is.
+
+    A probe without memory in its share of a GPU gets twice the share, and so does all that runs after it.
 
     Call it from one thread. It holds no state that the store does not: a new one over the same store goes on where
     this one was.
@@ -29,6 +32,7 @@ class Dispatcher:
         make_job: MakeJob,
         on_result: Callable[[ProbeResult, Dispatcher], None],
         limits: RunLimits | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.results: dict[str, ProbeResult] = {}
         self._plan = plan
@@ -36,6 +40,9 @@ class Dispatcher:
         self._make_job = make_job
         self._on_result = on_result
         self._limits = limits
+        self._say = say
+        self._share = 0.0  # of a GPU, at least
+        self._epochs_saved: dict[str, int] = {}
         self._ready: deque[ProbeJob] = deque()
         self._running: dict[str, ProbeJob] = {}
         self._seconds: dict[str, dict[str, float]] = {}
@@ -95,11 +102,13 @@ class Dispatcher:
                 is_retriable=True,
             )
             is_start_lost = self._forget_lost_start(job)
-            if failure.is_retriable and job.attempt < self._plan.spec.limits.attempts:
+            self._attempts[key] -= self._has_moved_on(job, failure)
+            if failure.is_retriable and self._attempts[key] < self._plan.spec.limits.attempts:
+                self._enlarge_share(job, failure)
                 if is_start_lost:
                     self._ask()  # for the start; the plan asks for this probe again when it is there
                     return
-                self._ready.append(self._make_job(job.probe, self._missing_tasks(job.probe), job.attempt + 1))
+                self._ready.append(self._job(job.probe))
                 return
             result = ProbeResult(
                 probe=job.probe, status="failed", failure=failure, attempts=job.attempt, seconds=spent, is_new=True
@@ -118,6 +127,35 @@ class Dispatcher:
         self._ready = deque(other for other in self._ready if other.probe.training.start != start)
         return True
 
+    def _has_moved_on(self, job: ProbeJob, failure: Failure) -> bool:
+        """Whether a worker died that had saved more epochs than the one before: a spot node's death is no attempt."""
+        if failure.kind != "WorkerDied":
+            return False
+        saved = self._store.resume_state(job.probe.id)
+        history = saved[0].get("history") if saved else None
+        num_epochs = len(history) if isinstance(history, list) else 0
+        before = self._epochs_saved.get(job.probe.id, 0)
+        self._epochs_saved[job.probe.id] = num_epochs
+        return num_epochs > before
+
+    def _enlarge_share(self, job: ProbeJob, failure: Failure) -> None:
+        """Give what is run from now on more of a GPU than a job had that ran out of memory."""
+        share = job.resources.gpus_per_probe
+        if failure.kind != OutOfMemoryError.__name__ or not self._share <= share < 1:
+            return
+        self._share = min(1.0, 2 * share)
+        self._say(f"a probe ran out of memory in {share:g} of a GPU: from now on each gets {self._share:g}")
+        self._ready = deque(self._with_share(other) for other in self._ready)
+
+    def _job(self, probe: Probe) -> ProbeJob:
+        return self._with_share(self._make_job(probe, self._missing_tasks(probe), self._attempts.get(probe.id, 0) + 1))
+
+    def _with_share(self, job: ProbeJob) -> ProbeJob:
+        if job.resources.gpus_per_probe >= self._share:
+            return job
+        resources = job.resources.model_copy(update={"gpus_per_probe": self._share})
+        return job.model_copy(update={"resources": resources})
+
     def _ask(self) -> None:
         """Queue what the plan wants and the store lacks, until the plan wants nothing that is not queued."""
         while not self.reached_limit:
@@ -127,11 +165,7 @@ class Dispatcher:
             for result in known:
                 self._record(result)
             found = {result.probe.id for result in known}
-            self._ready.extend(
-                self._make_job(probe, self._missing_tasks(probe), self._attempts.get(probe.id, 0) + 1)
-                for probe in asked
-                if probe.id not in found
-            )
+            self._ready.extend(self._job(probe) for probe in asked if probe.id not in found)
             if not known:
                 return
 

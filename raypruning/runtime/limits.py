@@ -18,17 +18,15 @@ class RunLimits:
 
     Args:
         now: seconds since the epoch.
-        gpus_per_probe: what a second of a probe costs.
         gpu_hours: that this run may spend; None for any number.
         deadline: seconds since the epoch after which nothing should run; None for no end.
     """
 
     now: Callable[[], float]
-    gpus_per_probe: float = 0.0
     gpu_hours: float | None = None
     deadline: float | None = None
     reached: str | None = field(default=None, init=False)
-    _begun: dict[str, float] = field(default_factory=dict, init=False)
+    _begun: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
     _spent: float = field(default=0.0, init=False)
     _seconds_per_epoch: float = field(default=0.0, init=False)
 
@@ -38,13 +36,14 @@ class RunLimits:
             self.reached = self._limit_reached(job)
         if self.reached is not None:
             return False
-        self._begun[job.probe.id] = self.now()
+        self._begun[job.probe.id] = self.now(), job.resources.gpus_per_probe
         return True
 
     def end(self, job: ProbeJob, outcome: ProbeOutcome) -> None:
         """Count what a job took."""
-        seconds = self.now() - self._begun.pop(job.probe.id, self.now())
-        self._spent += seconds * self.gpus_per_probe
+        begun, gpus = self._begun.pop(job.probe.id, (self.now(), 0.0))
+        seconds = self.now() - begun
+        self._spent += seconds * gpus
         if outcome.was_trained:
             self._seconds_per_epoch = max(self._seconds_per_epoch, seconds / max(job.probe.training.epochs, 1))
 
@@ -55,8 +54,8 @@ class RunLimits:
         if self.gpu_hours is None:
             return None
         # What runs now is counted with what it has taken so far.
-        running = sum(now - begun for begun in self._begun.values())
-        planned = self._spent + (running + expected) * self.gpus_per_probe
+        running = sum((now - begun) * gpus for begun, gpus in self._begun.values())
+        planned = self._spent + running + expected * job.resources.gpus_per_probe
         return f"the limit of {self.gpu_hours:g} GPU hours" if planned > self.gpu_hours * 3600 else None
 
     def _expected(self, job: ProbeJob) -> float:

@@ -41,6 +41,7 @@ from raypruning.core.ports import JobSource, ProbeJob, ProbeOutcome
 from raypruning.core.records import Failure, Resources
 from raypruning.errors import ResourceError
 from raypruning.runtime import ray_token
+from raypruning.runtime.ray_crew import ray_crew
 from raypruning.runtime.signals import HoldSignals
 from raypruning.runtime.store import open_store
 from raypruning.runtime.worker import Worker
@@ -116,11 +117,8 @@ class RayExecutor:
 
     def _tuner(self, searcher: JobSearcher, signals: HoldSignals, *, folder: str) -> tune.Tuner:
         self._limit()  # Raises where a probe could never run.
-        trainable = tune.with_resources(
-            self.trainable, {"cpu": self._resources.cpus_per_probe, "gpu": self._resources.gpus_per_probe}
-        )
         return tune.Tuner(
-            trainable,
+            self.trainable,
             param_space={"storage": self._storage},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -145,9 +143,23 @@ def cluster_room(address: str, resources: Resources) -> int:
         return _room(resources)
 
 
+def bundles_of(resources: Resources) -> tune.PlacementGroupFactory:
+    """What Ray is to set aside for a probe: a bundle for each of its workers, on as few nodes as can be."""
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
+    asked = {name: amount for name, amount in bundle.items() if amount}
+    return tune.PlacementGroupFactory([asked] * resources.num_workers, strategy="PACK")
+
+
 def _room(resources: Resources) -> int:
     have = ray.cluster_resources()
     cpus, gpus = resources.cpus_per_probe, resources.gpus_per_probe
+    for name, amount in resources.custom.items():
+        if amount * resources.num_workers > have.get(name, 0.0):
+            # Ray counts these as well, which no person would ask for.
+            known = sorted(one for one in have if not one.startswith(("node:", "object_store", "memory", "bundle")))
+            raise ResourceError(
+                f"no node of Ray has {amount:g} of {name} (resources.custom): it has {', '.join(known)}"
+            )
     if gpus > have.get("GPU", 0.0):
         raise ResourceError(
             f"each probe was to have {gpus:g} GPUs, and Ray has {have.get('GPU', 0.0):g}; "
@@ -254,6 +266,11 @@ class StopOnStep(tune.Callback):  # type: ignore[misc]
 class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
     """One probe a trial; the process and its data serve many."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What the job is given. Tune keeps one process for the next job of the same resources."""
+        return bundles_of(ProbeJob.model_validate_json(config["job"]).resources)
+
     def setup(self, config: dict[str, Any]) -> None:
         """Nothing until the first step: an error here could not be told from a dead worker."""
         self._worker: Worker | None = None
@@ -264,7 +281,7 @@ class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Run the whole probe."""
-        self._worker = self._worker or Worker(open_store(self.config["storage"]))
+        self._worker = self._worker or Worker(open_store(self.config["storage"]), make_crew=ray_crew)
         outcome = self._worker.run(ProbeJob.model_validate_json(self.config["job"]))
         gc.collect()
         return {"outcome": outcome.model_dump_json(), "done": True}

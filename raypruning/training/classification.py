@@ -33,6 +33,10 @@ class Classification:
         assert isinstance(outputs, Tensor)
         return nn.functional.cross_entropy(outputs.float(), truth, label_smoothing=label_smoothing)
 
+    def num_terms(self, truth: Tensor) -> Tensor:
+        """See Objective: images."""
+        return truth.new_full((), len(truth), dtype=torch.float32)
+
     def tally(self) -> ClassificationTally:
         """See Objective."""
         return ClassificationTally()
@@ -97,6 +101,11 @@ class ClassificationTally:
         self._wrong = self._wrong + (logits.argmax(1) != truth).sum()
         self._num += len(truth)
 
-    def result(self) -> tuple[float, float]:
+    def sums(self) -> np.ndarray:
+        """See Tally: loss, images that are wrong, images."""
+        return np.array([float(self._loss), float(self._wrong), self._num])
+
+    def result(self, sums_S: np.ndarray) -> tuple[float, float]:
         """See Tally."""
-        return float(self._loss) / self._num, float(self._wrong) / self._num
+        loss, wrong, num = sums_S.tolist()
+        return loss / num, wrong / num

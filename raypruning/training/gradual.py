@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,10 +69,13 @@ class Growing:
     shadow: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Choose masks anew if that is due, on the weights with what was removed put back, and apply them."""
+    def after_step(self, model: nn.Module, step: int) -> bool:
+        """Choose masks anew if that is due, on the weights with what was removed put back, and apply them.
+
+        Returns: whether it was due.
+        """
         if not self.span.is_due(step):
-            return
+            return False
         parameters = dict(model.named_parameters())
         for name, mask in self.masks.items():
             parameters[name].copy_(torch.where(mask, parameters[name], self.shadow[name]))
@@ -81,13 +85,20 @@ class Growing:
         self.shadow = {name: candidates[name] for name in self.masks}
         for name, mask in self.masks.items():
             parameters[name].mul_(mask)
+        return True
 
     def state(self) -> dict[str, Tensor]:
         """What must be kept to go on after an interruption, by name."""
         masks = {f"mask/{name}": mask for name, mask in self.masks.items()}
         return masks | {f"shadow/{name}": value for name, value in self.shadow.items()}
 
-    def restore(self, masks: Masks, shadow: Masks, *, device: torch.device) -> None:
-        """Go on from a state."""
-        self.masks = {name: mask.to(device) for name, mask in masks.items()}
-        self.shadow = {name: value.to(device) for name, value in shadow.items()}
+    def restore(self, state: Mapping[str, np.ndarray], *, device: torch.device) -> None:
+        """Go on from a state; names of other things in it are passed over."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            found = {name: value for name, value in state.items() if name.startswith(prefix)}
+            return {
+                name.removeprefix(prefix): torch.from_numpy(np.array(value)).to(device) for name, value in found.items()
+            }
+
+        self.masks, self.shadow = under("mask/"), under("shadow/")

@@ -14,7 +14,8 @@ from torch import Tensor
 from raypruning.core.records import Task
 from raypruning.datasets.base import Dataset
 from raypruning.tasks.task import TaskDefinition
-from raypruning.training.images import Images, classes_of_masks, masks_of_classes
+from raypruning.training.batches import Images, classes_of_masks, masks_of_classes
+from raypruning.training.data_parallel import WHOLE, Share
 
 # Normalised images, and what is true of them: see `images.Batch`.
 Input = tuple[Tensor, Tensor]
@@ -63,17 +64,19 @@ class TaskInputs:
         self._open_source = open_source
         self._normalise = normalise
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[tuple[str, int], list[Input]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, Share], list[Input]] = OrderedDict()
 
-    def batches(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Input]:
-        """The inputs of a task in the order of its images."""
-        key = (task.fingerprint, batch_size)
+    def batches(
+        self, task: Task, definition: TaskDefinition, *, batch_size: int, share: Share = WHOLE
+    ) -> Iterator[Input]:
+        """The inputs of a task in the order of its images; a worker's share is some of the batches."""
+        key = (task.fingerprint, batch_size, share)
         if key in self._kept:
             self._kept.move_to_end(key)
             yield from self._kept[key]
             return
         made: list[Input] | None = []
-        for batch in self._read(task, definition, batch_size=batch_size):
+        for batch in self._read(task, definition, batch_size=batch_size, share=share):
             if made is not None:
                 made.append(batch)
                 made = made if _num_bytes(made) <= self._max_bytes else None
@@ -83,10 +86,11 @@ class TaskInputs:
             while sum(map(_num_bytes, self._kept.values())) > self._max_bytes:
                 self._kept.popitem(last=False)
 
-    def _read(self, task: Task, definition: TaskDefinition, *, batch_size: int) -> Iterator[Input]:
+    def _read(self, task: Task, definition: TaskDefinition, *, batch_size: int, share: Share) -> Iterator[Input]:
         images, is_changed = self._open_source(task, definition)
         change_bytes = None if is_changed else definition.on_bytes
-        order = torch.arange(len(images))
+        mine = share.of_batches(len(images), batch_size=batch_size)
+        order = torch.arange(mine.start, mine.stop)
         for pixels_NCHW, truth, ids_N in images.read(order, batch_size=batch_size, augmentation="none", seed=0):
             if change_bytes is not None:
                 # Exact: what is read are bytes divided by 255.

@@ -1,12 +1,15 @@
 """One training from its first step to its last: dense, under masks, or under masks that grow.
 
-On a CPU with a fixed number of threads the same seed gives the same bits, also after an interruption.
+On a CPU with a fixed number of threads the same seed gives the same bits, also after an interruption. Several processes
+may share every batch (`Group`): what they make is what one makes within rounding, but for batch norm that sees a share
+of the batch, and for dropout, which draws other numbers.
 """
 
 # N images, B of a batch, C channels or classes, H W height and width
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -22,8 +25,9 @@ from raypruning.core.records import Epoch, Recipe
 from raypruning.corruptions.mixes import expand_mixes
 from raypruning.errors import TrainingError
 from raypruning.models.weights import load_weights
+from raypruning.training.batches import Images
+from raypruning.training.data_parallel import ALONE, Group, average_later
 from raypruning.training.gradual import Growing, Growth, Masks, Span
-from raypruning.training.images import Images
 from raypruning.training.inputs import Normalisation, autocast
 from raypruning.training.objective import Objective
 from raypruning.training.schedule import learning_rate
@@ -50,6 +54,8 @@ class Setting:
         save: called after an epoch when the last call is `save_seconds` ago; None never saves.
         snapshot: called after each of `snapshot_epochs`, before `save`: what was saved has no snapshot before it that
             is still to come. Only of masks that do not grow.
+        group: of the processes that train this network together; `save` and `snapshot` are of rank 0 alone.
+        images_at_once: of a batch, on each worker; more are taken in parts, whose gradients add up. None takes all.
     """
 
     objective: Objective
@@ -70,13 +76,22 @@ class Setting:
     save_seconds: float = 30.0
     snapshot: Callable[[Snapshot], None] | None = None
     snapshot_epochs: frozenset[int] = frozenset()
+    group: Group = ALONE
+    images_at_once: int | None = None
 
 
 class Trained(NamedTuple):
-    """What a training leaves besides weights: a history, an entry an epoch, and the masks that held at its end."""
+    """What a training leaves besides weights.
+
+    Attributes:
+        history: an entry an epoch.
+        masks: that held at its end.
+        data_wait: of the time of its epochs, the share in which it waited for images to be decoded.
+    """
 
     history: tuple[Epoch, ...]
     masks: Masks
+    data_wait: float = 0.0
 
 
 class Snapshot(NamedTuple):
@@ -90,23 +105,33 @@ def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeSta
     """Train `model` in place; what the masks remove is 0 after every step.
 
     Args:
-        masks: boolean, by parameter name, on the device; empty where they grow (`setting.growth`).
+        masks: boolean, by parameter name, on the device; empty where they grow (`setting.growth`). Of a group, rank 0
+            has the masks, the model's weights and what to resume from.
         resume: from an earlier call that was interrupted.
 
     Raises: TrainingError: a loss is not finite.
     """
+    group = setting.group
     num_epochs = setting.epochs if setting.stop_epochs is None else setting.stop_epochs
     growing = _make_growing(setting)
-    optimiser = _make_optimiser(model, setting.recipe)
+    optimiser = make_optimiser(model, setting.recipe)
     history: list[Epoch] = []
     best = _Best()
     if resume is not None:
         history, best = _restore(resume, model, optimiser, growing)
+    if not group.is_alone:
+        masks = _masks_of_first(group, masks, device=setting.device)
+        state = _resume_state(model, optimiser, history, best, growing) if group.is_first else ResumeState({}, {})
+        state = ResumeState(group.tell(state.values), group.tell_arrays(state.arrays))
+        history, best = _restore(state, model, optimiser, growing)
+    net = group.wrap(model)
     if not history:
         _take_snapshot(model, masks, setting, history, best)
-    saved_at = time.monotonic()
+    began, waited = time.monotonic(), setting.train.seconds_waited
+    saved_at = began
     for epoch in range(len(history), num_epochs):
-        rate, loss = _train_epoch(model, masks, optimiser, setting, growing, epoch=epoch)
+        rate, loss = _train_epoch(model, net, masks, optimiser, setting, growing, epoch=epoch)
+        group.take_from_first(list(model.buffers()))
         validation_loss, validation_error = _validate(model, setting, epoch=epoch)
         history.append(
             Epoch(
@@ -125,9 +150,10 @@ def train(model: nn.Module, masks: Masks, setting: Setting, *, resume: ResumeSta
         if setting.save and not is_last and time.monotonic() - saved_at >= setting.save_seconds:
             setting.save(_resume_state(model, optimiser, history, best, growing))
             saved_at = time.monotonic()
+    data_wait = (setting.train.seconds_waited - waited) / max(time.monotonic() - began, 1e-9)
     if best.state is not None:
         load_weights(model, best.state)
-    return Trained(tuple(history), growing.masks if growing else masks)
+    return Trained(tuple(history), growing.masks if growing else masks, data_wait)
 
 
 def _take_snapshot(model: nn.Module, masks: Masks, setting: Setting, history: list[Epoch], best: _Best) -> None:
@@ -168,7 +194,8 @@ class _Best(NamedTuple):
         return _Best(error, loss, epoch, {name: value.detach().clone() for name, value in model.state_dict().items()})
 
 
-def _make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; its learning rate is set at each step."""
     if recipe.optimiser == "adam":
         return torch.optim.Adam(
             model.parameters(), lr=recipe.learning_rate, eps=recipe.adam_epsilon, weight_decay=recipe.weight_decay
@@ -184,6 +211,7 @@ def _make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _train_epoch(
     model: nn.Module,
+    net: nn.Module,
     masks: Masks,
     optimiser: torch.optim.Optimizer,
     setting: Setting,
@@ -191,15 +219,21 @@ def _train_epoch(
     *,
     epoch: int,
 ) -> tuple[float, float]:
-    """One pass over the training images; its last learning rate and its mean cross-entropy."""
+    """One pass over the training images; its last learning rate and its mean cross-entropy.
+
+    Args:
+        net: the model, or what its group trains in place of it.
+    """
     recipe, phase = setting.recipe, "retrain" if setting.is_retraining else "dense"
+    group, share = setting.group, setting.group.share
     num = len(setting.train)
     num_steps = _steps_per_epoch(setting)
     order_N = torch.randperm(num, generator=_generator(setting.seed, phase, "order", epoch))
-    torch.manual_seed(derive_seed(setting.seed, phase, "dropout", epoch))
+    rank = (share.rank,) if share.rank else ()
+    torch.manual_seed(derive_seed(setting.seed, phase, "dropout", epoch, *rank))
     parameters = dict(model.named_parameters())
     penalised = [value for name, value in parameters.items() if name in setting.penalised]
-    model.train()
+    net.train()
     total, num_seen = torch.zeros((), device=setting.device), 0
     rate = recipe.learning_rate
     batches = setting.train.read(
@@ -208,36 +242,86 @@ def _train_epoch(
         augmentation=setting.augmentation,
         seed=derive_seed(setting.seed, phase, "augmentation", epoch),
         corruptions=expand_mixes(recipe.train_corruptions),
+        share=share,
     )
     for index, (pixels_BCHW, truth, _) in enumerate(batches):
         step = epoch * num_steps + index
-        if len(truth) == 1 < min(num, recipe.batch_size):
+        num_images = min(recipe.batch_size, num - index * recipe.batch_size)
+        if num_images == 1 < min(num, recipe.batch_size):
             # Batch norm has no variance over the single image that was left over.
             if growing:
-                growing.after_step(model, step + 1)
+                _grow(growing, model, setting, step + 1)
             continue
         rate = learning_rate(
             recipe, step, steps_per_epoch=num_steps, epochs=setting.epochs, is_retraining=setting.is_retraining
         )
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        with autocast(setting.device, recipe.numerics.precision):
-            outputs = model(setting.normalise(pixels_BCHW))
-            loss = setting.objective.loss(outputs, truth, label_smoothing=recipe.label_smoothing)
+        for param_group in optimiser.param_groups:
+            param_group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
-        (loss + _penalty(penalised, recipe)).backward()
+        loss = backward(net, pixels_BCHW, truth, setting, penalised=penalised, counts=len(share.of(num_images)) > 0)
         optimiser.step()
         with torch.no_grad():
             for name, mask in (growing.masks if growing else masks).items():
                 parameters[name].mul_(mask)
         if growing:
-            growing.after_step(model, step + 1)
-        total += loss.detach() * len(truth)
-        num_seen += len(truth)
-    mean = float(total) / num_seen
+            _grow(growing, model, setting, step + 1)
+        total += loss * num_images
+        num_seen += num_images
+    mean = float(group.sum(total)) / num_seen
     if not math.isfinite(mean):
         raise _diverged("loss", mean, setting, epoch=epoch)
     return rate, mean
+
+
+def backward(
+    net: nn.Module,
+    pixels_BCHW: Tensor,
+    truth: Tensor,
+    setting: Setting,
+    *,
+    penalised: list[nn.Parameter],
+    counts: bool,
+) -> Tensor:
+    """Gradients of the mean loss over the whole batch, and this worker's summand of that loss.
+
+    Args:
+        pixels_BCHW, truth: this worker's share of the batch.
+        counts: False for images that are another worker's: they are computed, since all workers average at once.
+    """
+    recipe, group, objective = setting.recipe, setting.group, setting.objective
+    at_once = setting.images_at_once or len(truth)
+    parts = list(zip(pixels_BCHW.split(at_once), truth.split(at_once), strict=True))
+    weights = [objective.num_terms(part) * counts for _, part in parts]
+    # Of a batch that has nothing to learn from, nothing is learned.
+    whole = group.sum(sum(weights, torch.zeros((), device=setting.device))).clamp(min=1)
+    summand = torch.zeros((), device=setting.device)
+    for index, ((pixels, part), weight) in enumerate(zip(parts, weights, strict=True)):
+        is_last = index + 1 == len(parts)
+        with contextlib.nullcontext() if is_last else average_later(net):
+            with autocast(setting.device, recipe.numerics.precision):
+                outputs = net(setting.normalise(pixels))
+                loss = objective.loss(outputs, part, label_smoothing=recipe.label_smoothing)
+            fraction = weight / whole
+            # What the group takes of gradients is their mean, in which a penalty counts once.
+            scaled = loss * (fraction * group.share.size)
+            (scaled + _penalty(penalised, recipe) if is_last else scaled).backward()
+        summand += loss.detach() * fraction
+    return summand
+
+
+def _grow(growing: Growing, model: nn.Module, setting: Setting, step: int) -> None:
+    """Let masks grow; those of a group are rank 0's, whose GPU may have broken a tie in another way."""
+    group = setting.group
+    if not growing.after_step(model, step) or group.is_alone:
+        return
+    group.take_from_first(list(model.state_dict().values()))
+    state = {name: tensor.cpu().numpy() for name, tensor in growing.state().items()} if group.is_first else None
+    growing.restore(group.tell_arrays(state), device=setting.device)
+
+
+def _masks_of_first(group: Group, masks: Masks, *, device: torch.device) -> Masks:
+    arrays = group.tell_arrays({name: mask.cpu().numpy() for name, mask in masks.items()})
+    return {name: torch.from_numpy(np.array(mask)).to(device) for name, mask in arrays.items()}
 
 
 def _penalty(weights: list[nn.Parameter], recipe: Recipe) -> Tensor | float:
@@ -262,12 +346,16 @@ def _validate(model: nn.Module, setting: Setting, *, epoch: int) -> tuple[float 
         return None, None
     model.eval()
     tally = setting.objective.tally()
-    order = torch.arange(len(setting.validation))
+    group = setting.group
+    mine = group.share.of_batches(len(setting.validation), batch_size=setting.eval_batch_size)
+    order = torch.arange(mine.start, mine.stop)
     with torch.inference_mode(), autocast(setting.device, setting.recipe.numerics.precision):
         batches = setting.validation.read(order, batch_size=setting.eval_batch_size, augmentation="none", seed=0)
         for pixels_BCHW, truth, _ in batches:
             tally.add(model(setting.normalise(pixels_BCHW)).float(), truth)
-    loss, error = tally.result()
+    found = group.collect({"sums": tally.sums()} if mine else {})
+    total = [one["sums"] for one in found if one]  # Of nobody, elsewhere than at rank 0.
+    loss, error = group.tell({"result": tally.result(np.sum(total, axis=0)) if group.is_first else None})["result"]
     if not math.isfinite(loss):
         raise _diverged("validation loss", loss, setting, epoch=epoch)
     return loss, error
@@ -311,7 +399,7 @@ def _restore(
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     if growing:
-        growing.restore(under("mask/"), under("shadow/"), device=next(model.parameters()).device)
+        growing.restore(resume.arrays, device=next(model.parameters()).device)
     history = [Epoch.model_validate(entry) for entry in resume.values["history"]]
     known = resume.values["best"]
     best = _Best(*known, state=under("best/")) if known else _Best()

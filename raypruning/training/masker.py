@@ -16,8 +16,8 @@ from raypruning.errors import RatioError
 from raypruning.methods.method import Masks, Method, Samples
 from raypruning.methods.prune import apply_masks, enforced, make_masks, num_samples, resolve_method
 from raypruning.methods.selection import RATIO_TOLERANCE, num_removed
+from raypruning.training.batches import Images
 from raypruning.training.gradual import Growth
-from raypruning.training.images import Images
 from raypruning.training.inputs import Normalisation
 
 MIN_SAMPLES = 2  # A channel that never changes is told from one that does by no fewer.

@@ -24,8 +24,11 @@ class Tally(Protocol):
     def add(self, logits: Tensor, truth: Tensor) -> None:
         """One more batch."""
 
-    def result(self) -> tuple[float, float]:
-        """Mean cross-entropy and error over all batches."""
+    def sums(self) -> np.ndarray:
+        """Of all batches, of which there is one at least: float64 (S,). Those of two tallies add up."""
+
+    def result(self, sums_S: np.ndarray) -> tuple[float, float]:
+        """Mean cross-entropy and error, of sums."""
 
 
 class Objective(Protocol):
@@ -33,6 +36,9 @@ class Objective(Protocol):
 
     def loss(self, outputs: Tensor | tuple[Tensor, ...], truth: Tensor, *, label_smoothing: float) -> Tensor:
         """What a training step lowers: mean over the batch."""
+
+    def num_terms(self, truth: Tensor) -> Tensor:
+        """How many terms that mean is of: a batch in parts has the mean of their losses, weighted by these."""
 
     def tally(self) -> Tally:
         """A new one."""

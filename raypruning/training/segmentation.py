@@ -41,6 +41,10 @@ class Segmentation:
 
         return of(main) + AUXILIARY_WEIGHT * sum(of(logits) for logits in auxiliary)
 
+    def num_terms(self, truth: Tensor) -> Tensor:
+        """See Objective: pixels that count."""
+        return (truth != UNCOUNTED).sum().float()
+
     def tally(self) -> SegmentationTally:
         """See Objective."""
         return SegmentationTally()
@@ -104,9 +108,13 @@ class SegmentationTally:
         self._sums = sums_3C if self._sums is None else self._sums + sums_3C
         self._loss.append(_losses(logits, truth))
 
-    def result(self) -> tuple[float, float]:
-        """See Tally."""
+    def sums(self) -> np.ndarray:
+        """See Tally: counts of pixels (3C), loss, images."""
         assert self._sums is not None
-        loss_N = torch.cat(self._loss)
-        error = metric_of("segmentation").error(self._sums.flatten().cpu().numpy(), len(loss_N))
-        return float(loss_N.mean()), float(error)
+        loss_N = torch.cat(self._loss).cpu().double()
+        return np.array([*self._sums.flatten().tolist(), float(loss_N.sum()), len(loss_N)])
+
+    def result(self, sums_S: np.ndarray) -> tuple[float, float]:
+        """See Tally."""
+        *counts, loss, num = sums_S.tolist()
+        return loss / num, float(metric_of("segmentation").error(np.array(counts), int(num)))

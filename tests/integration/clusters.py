@@ -80,11 +80,15 @@ class Node:
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """Its processes that run probes: Ray names a process after what it runs."""
+        """Its processes that run probes, as rank 0 where several run one."""
+        return self.running("Trainable")
+
+    def running(self, what: str) -> list[psutil.Process]:
+        """Its processes that run something of that name: Ray calls a process after what it runs."""
         found = []
         for process in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if any(part.startswith("ray::") and "Trainable" in part for part in process.cmdline()):
+                if any(part.startswith("ray::") and what in part for part in process.cmdline()):
                     found.append(process)
         return found
 

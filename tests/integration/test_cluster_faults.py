@@ -90,7 +90,7 @@ def assert_same(answer: dict[str, Any], storage: Path, undisturbed: Ran) -> None
     assert not list(storage.glob("trainings/*/resume/*"))
 
 
-def test_node_that_joins_is_used_and_its_loss_costs_one_probe_an_attempt(
+def test_node_that_joins_is_used_and_its_loss_costs_one_probe_the_epoch_it_was_in(
     cluster: Cluster, storage: Path, undisturbed: Ran
 ):
     with Watch(storage) as watch, on(cluster, storage) as driver:
@@ -105,7 +105,8 @@ def test_node_that_joins_is_used_and_its_loss_costs_one_probe_an_attempt(
     assert_same(ended.answer, storage, undisturbed)
     assert before.items() <= commits(storage).items()
     assert watch.repeated == set()
-    assert sorted(probe["attempts"] for probe in ended.answer["probes"])[-2:] == [1, 2]
+    # It had saved an epoch: a node that goes is then no failed attempt.
+    assert {probe["attempts"] for probe in ended.answer["probes"]} == {1}
 
 
 def test_worker_asked_to_end_and_a_head_that_is_lost_keep_what_is_finished_for_the_next_cluster(

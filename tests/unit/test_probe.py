@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from raypruning import registry
+from raypruning.bench import Bench
 from raypruning.core.plan import Plan
 from raypruning.core.ports import ProbeJob, ProbeOutcome
 from raypruning.core.records import (
@@ -28,7 +29,7 @@ from raypruning.core.records import (
 )
 from raypruning.datasets.resolve import open_dataset
 from raypruning.models.resolve import build_model
-from raypruning.probe import Bench, run_probe
+from raypruning.probe import run_probe
 from raypruning.runtime.dispatcher import Dispatcher
 from raypruning.runtime.inline import InlineExecutor
 from raypruning.runtime.store import ObjectStore, open_store
@@ -280,7 +281,7 @@ def test_a_device_without_memory_is_a_failure_that_may_pass(store, bench, model)
     plan = make_plan(model=ModelChoice(name=model))
     outcome = run_probe(job_of(plan, plan.parent(0)), store, bench)
     assert outcome.failure is not None and outcome.failure.kind == "OutOfMemoryError" and outcome.failure.is_retriable
-    assert "lower recipe.batch_size" in outcome.failure.message and model in outcome.failure.message
+    assert "resources.images_at_once=16," in outcome.failure.message and model in outcome.failure.message
     assert store.training(plan.parent(0).id) is None
 
 

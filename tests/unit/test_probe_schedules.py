@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from raypruning.bench import Bench
 from raypruning.core.identity import derive_seed, make_training, rewind_point
 from raypruning.core.plan import Plan
 from raypruning.core.records import MethodChoice, Probe, Recipe, Schedule
 from raypruning.methods.prune import apply_masks, make_masks, resolve_method
 from raypruning.methods.selection import RATIO_TOLERANCE
 from raypruning.models.resolve import build_model
-from raypruning.probe import Bench, run_probe
+from raypruning.probe import run_probe
 from raypruning.runtime.store import ObjectStore, open_store
 
 from .test_probe import DATA, RECIPE, drive, files, job_of, make_plan

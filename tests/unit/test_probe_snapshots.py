@@ -12,9 +12,10 @@ import torch
 
 from raypruning.app.results import collect, read_record, stored_results, write_record
 from raypruning.app.sweep import start_over
+from raypruning.bench import Bench
 from raypruning.core.plan import Plan, next_probes
 from raypruning.core.records import MethodChoice, Probe, Recipe, Schedule, SearchSpec
-from raypruning.probe import Bench, run_probe
+from raypruning.probe import run_probe
 from raypruning.runtime.dispatcher import Dispatcher
 from raypruning.runtime.inline import InlineExecutor
 from raypruning.runtime.store import ObjectStore, open_store

@@ -24,6 +24,7 @@ from raypruning.core.records import (
     Probe,
     ProbeResult,
     Recipe,
+    Resources,
     SearchSpec,
     SweepSpec,
     Task,
@@ -66,6 +67,11 @@ class MemoryStore:
     uri: str = "memory"
     trainings: dict[str, TrainingResult] = field(default_factory=dict)
     evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
+    epochs_saved: dict[str, int] = field(default_factory=dict)  # of trainings that are under way
+
+    def resume_state(self, training_id: str):
+        num = self.epochs_saved.get(training_id)
+        return None if num is None else ({"history": [{}] * num}, {})
 
     def training(self, training_id: str) -> TrainingResult | None:
         return self.trainings.get(training_id)
@@ -138,12 +144,16 @@ def evaluation_of(probe: Probe, task: Task) -> Evaluation:
     )
 
 
-def make_dispatcher(plan: Plan, store: MemoryStore, told: list[ProbeResult] | None = None) -> Dispatcher:
+def make_dispatcher(
+    plan: Plan, store: MemoryStore, told: list[ProbeResult] | None = None, said: list[str] | None = None
+) -> Dispatcher:
+    resources = plan.spec.resources
     return Dispatcher(
         plan,
         store,  # type: ignore[arg-type]
-        make_job=lambda probe, tasks, attempt: ProbeJob(probe=probe, tasks=tasks, attempt=attempt),
+        make_job=lambda probe, tasks, attempt: ProbeJob(probe=probe, tasks=tasks, attempt=attempt, resources=resources),
         on_result=lambda result, dispatcher: told.append(result) if told is not None else None,
+        say=lambda line: said.append(line) if said is not None else None,
     )
 
 
@@ -284,6 +294,62 @@ def test_a_failure_that_passes_is_a_result_with_its_attempts_and_the_seconds_of_
     drive(dispatcher, worker)
     result = dispatcher.results[victim]
     assert result.is_done and result.attempts == 3 and result.seconds == {"train": 3.0} and result.is_new
+
+
+def test_a_probe_without_memory_in_its_share_of_a_gpu_gets_twice_as_much_and_so_does_all_that_follows():
+    plan, store, said = make_plan(resources=Resources(gpus_per_probe=0.2)), MemoryStore(), []
+    worker = Worker(store, fails=lambda job: FAILURE if job.resources.gpus_per_probe < 0.4 else None)
+    dispatcher = make_dispatcher(plan, store, said=said)
+    drive(dispatcher, worker, slots=2)  # Both parents begin with the small share.
+    shares = [(job.attempt, job.resources.gpus_per_probe) for job in worker.jobs]
+    assert shares[:2] == [(1, 0.2)] * 2 and sorted(shares[2:4]) == [(2, 0.4)] * 2
+    assert {share for _, share in shares[4:]} == {0.4}
+    assert said == ["a probe ran out of memory in 0.2 of a GPU: from now on each gets 0.4"]
+    parents = [dispatcher.results[plan.parent(seed).id] for seed in (0, 1)]
+    assert [(one.is_done, one.attempts) for one in parents] == [(True, 2)] * 2
+
+
+@pytest.mark.parametrize(("gpus", "shares"), [(0.3, [0.3, 0.6, 1.0]), (0.7, [0.7, 1.0, 1.0]), (1.0, [1.0] * 3)])
+def test_a_share_ends_at_the_whole_gpu_and_tries_end_as_they_do_otherwise(gpus: float, shares: list[float]):
+    plan, store = make_plan(resources=Resources(gpus_per_probe=gpus), seeds=(0,)), MemoryStore()
+    worker = Worker(store, fails=lambda job: FAILURE)
+    dispatcher = make_dispatcher(plan, store)
+    drive(dispatcher, worker)
+    assert [job.resources.gpus_per_probe for job in worker.jobs] == shares
+    assert dispatcher.results[plan.parent(0).id].failure == FAILURE
+
+
+DEATH = Failure(kind="WorkerDied", message="the worker died before it finished", is_retriable=True)
+
+
+def test_a_worker_that_dies_after_more_epochs_than_the_one_before_is_no_attempt():
+    plan, store = make_plan(limits=Limits(attempts=2), seeds=(0,)), MemoryStore()
+    victim = plan.parent(0).id
+    saved = iter([1, 4, 9, 11])  # epochs by the next death; then it gets to the end
+
+    def fails(job: ProbeJob) -> Failure | None:
+        if job.probe.id != victim or (num := next(saved, None)) is None:
+            return None
+        store.epochs_saved[victim] = num
+        return DEATH
+
+    dispatcher = make_dispatcher(plan, store)
+    drive(dispatcher, Worker(store, fails=fails))
+    result = dispatcher.results[victim]
+    assert result.is_done and result.attempts == 1 and result.seconds == {"train": 5.0}
+
+
+@pytest.mark.parametrize("saved", [None, 3], ids=["never saved", "saved once"])
+def test_a_worker_that_always_dies_at_the_same_place_is_given_up(saved: int | None):
+    plan, store = make_plan(limits=Limits(attempts=2), seeds=(0,)), MemoryStore()
+    victim = plan.parent(0).id
+    if saved is not None:
+        store.epochs_saved[victim] = saved
+    worker = Worker(store, fails=lambda job: DEATH if job.probe.id == victim else None)
+    dispatcher = make_dispatcher(plan, store)
+    drive(dispatcher, worker)
+    assert dispatcher.results[victim].failure == DEATH
+    assert len(worker.jobs) == 2 + (saved is not None)
 
 
 def test_a_failure_that_will_not_pass_is_tried_once():

@@ -8,6 +8,7 @@ import pytest
 
 from raypruning.core.plan import next_probes
 from raypruning.core.ports import ProbeJob, ProbeOutcome
+from raypruning.core.records import Resources
 from raypruning.runtime.limits import RunLimits
 from tests.unit.runtime.test_dispatcher import TASKS, make_plan
 
@@ -20,14 +21,14 @@ class Clock:
         return self.seconds
 
 
-def make_job(index: int) -> ProbeJob:
+def make_job(index: int, *, gpus: float = 1.0) -> ProbeJob:
     probes = next_probes(make_plan(seeds=(0, 1, 2, 3)), {})
-    return ProbeJob(probe=probes[index], tasks=TASKS, data_dir=None, device="cpu")
+    return ProbeJob(probe=probes[index], tasks=TASKS, resources=Resources(gpus_per_probe=gpus))
 
 
-def run(limits: RunLimits, clock: Clock, index: int, *, seconds: float) -> bool:
+def run(limits: RunLimits, clock: Clock, index: int, *, seconds: float, gpus: float = 1.0) -> bool:
     """Begin and end a job, if it may begin."""
-    job = make_job(index)
+    job = make_job(index, gpus=gpus)
     if not limits.allow(job):
         return False
     clock.seconds += seconds
@@ -61,15 +62,15 @@ def test_deadline_that_has_passed_lets_nothing_begin():
 @pytest.mark.parametrize(("gpus", "num_begun"), [(1.0, 3), (0.5, 6), (2.0, 1)])
 def test_gpu_hours_are_seconds_times_gpus_of_what_ran(gpus, num_begun):
     clock = Clock()
-    limits = RunLimits(now=clock, gpus_per_probe=gpus, gpu_hours=1.0)
-    begun = sum(run(limits, clock, index % 4, seconds=1200) for index in range(8))
+    limits = RunLimits(now=clock, gpu_hours=1.0)
+    begun = sum(run(limits, clock, index % 4, seconds=1200, gpus=gpus) for index in range(8))
     assert begun == num_begun
     assert limits.reached == "the limit of 1 GPU hours"
 
 
 def test_gpu_hours_count_what_is_running():
     clock = Clock()
-    limits = RunLimits(now=clock, gpus_per_probe=1.0, gpu_hours=1.0)
+    limits = RunLimits(now=clock, gpu_hours=1.0)
     assert run(limits, clock, 0, seconds=1000)
     assert limits.allow(make_job(1))
     clock.seconds += 1000

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ from PIL import Image
 from raypruning.core.records import DataChoice
 from raypruning.datasets.base import ImageArrays
 from raypruning.datasets.resolve import open_dataset
-from raypruning.training.images import Images, ResidentImages, StreamedImages, augment, open_images
+from raypruning.errors import DataError
+from raypruning.training.augmentation import augment
+from raypruning.training.batches import Images
+from raypruning.training.data_parallel import Share
+from raypruning.training.images import ResidentImages, open_images
+from raypruning.training.streaming import Decoders, StreamedImages
 
 CPU = torch.device("cpu")
 
@@ -118,6 +124,31 @@ def test_a_folder_of_pictures_is_streamed_in_the_order_asked(picture_folder: Pat
     assert np.array_equal(pixels.numpy(), expected)
     classes = [Path(split.paths[index]).parent.name for index in order]
     assert [dataset.class_names[label] for label in labels] == classes
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "resized_crop_flip"])
+def test_processes_decode_what_this_one_decodes(picture_folder: Path, augmentation: str):
+    dataset = open_dataset(DataChoice(name=f"folder/{picture_folder}", image_size=16), data_dir=None, download=False)
+    order = torch.randperm(21, generator=torch.Generator().manual_seed(2))
+    decoders = Decoders(2)
+    here, there = (open_images(dataset.split("train"), CPU, decoders=which) for which in (None, decoders))
+    given_up = there.read(torch.arange(21), batch_size=2, augmentation="none", seed=0)
+    next(given_up)
+    how = {"batch_size": 4, "augmentation": augmentation, "seed": 3, "share": Share(1, 2)}
+    for one, other in zip(here.read(order, **how), there.read(order, **how), strict=True):
+        assert all(torch.equal(part, again) for part, again in zip(one, other, strict=True))
+    assert here.seconds_waited > 0 and there.seconds_waited > 0
+    assert open_images(arrays(), CPU, decoders=decoders).seconds_waited == 0
+
+
+@pytest.mark.parametrize("decoders", [None, Decoders(2)], ids=["this process", "others"])
+def test_a_picture_that_is_cut_off_is_named_whoever_decodes_it(picture_folder: Path, decoders: Decoders | None):
+    dataset = open_dataset(DataChoice(name=f"folder/{picture_folder}", image_size=16), data_dir=None, download=False)
+    images = open_images(dataset.split("train"), CPU, decoders=decoders)
+    broken = Path(dataset.split("train").paths[5])
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(DataError, match=f"^{re.escape(str(broken))} cannot be read as an image"):
+        read_all(images, torch.arange(21))
 
 
 def test_random_crops_of_a_folder_depend_on_the_picture_and_not_on_its_batch(picture_folder: Path):

@@ -13,8 +13,9 @@ from raypruning.corruptions.mixes import MIXES, expand_mixes
 from raypruning.corruptions.parameters import NAMES
 from raypruning.datasets.base import ImageArrays
 from raypruning.errors import UnknownNameError
-from raypruning.training.images import ResidentImages, StreamedImages
+from raypruning.training.images import ResidentImages
 from raypruning.training.robust import corrupt_at_random
+from raypruning.training.streaming import StreamedImages
 
 CPU = torch.device("cpu")
 NOISES = ("gaussian_noise", "impulse_noise")

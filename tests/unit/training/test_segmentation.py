@@ -18,7 +18,8 @@ from raypruning.core.records import DataChoice, Recipe
 from raypruning.datasets.resolve import open_dataset
 from raypruning.methods.method import UNCOUNTED
 from raypruning.models.resolve import build_model
-from raypruning.training.images import classes_of_masks, masks_of_classes, open_images
+from raypruning.training.batches import classes_of_masks, masks_of_classes
+from raypruning.training.images import open_images
 from raypruning.training.inputs import Normalisation
 from raypruning.training.loop import Setting, train
 from raypruning.training.segmentation import Segmentation
@@ -104,7 +105,7 @@ def test_tally_over_batches_is_the_measure_of_all_images(logits_BCHW, truth_BHW)
     tally = Segmentation().tally()
     for images in (slice(0, 1), slice(1, 3)):
         tally.add(logits_BCHW[images], truth_BHW[images])
-    loss, error = tally.result()
+    loss, error = tally.result(tally.sums())
     stored = Segmentation().predict(of_logits(logits_BCHW), [(torch.arange(3), truth_BHW)], precision="float32")
     metric = metric_of("segmentation")
     assert error == metric.error_of(stored)
