@@ -157,6 +157,8 @@ def status(
     address: Annotated[
         str | None, typer.Option(help="Dashboard of a Ray cluster: show the sweep's job there instead.")
     ] = None,
+    kubernetes: submit.Kubernetes = False,
+    namespace: submit.Namespace = None,
 ) -> None:
     """Show how far a sweep is, whoever runs it."""
     from raypruning.app.request import resolve_storage
@@ -164,11 +166,10 @@ def status(
     from raypruning.runtime.store import open_store
 
     with errors_in_one_line():
-        if address is not None:
+        if kubernetes or address is not None or namespace is not None:
             from raypruning.app.submit import job_line
-            from raypruning.runtime.ray_jobs import RayJobs
 
-            job = RayJobs(address).latest(sweep)
+            job = submit.jobs_at(address, kubernetes=kubernetes, namespace=namespace).latest(sweep)
             typer.echo(json_module.dumps(job._asdict(), indent=1) if json else job_line(job))
             return
         found = sweep_status(open_store(resolve_storage(storage), read_only=True), sweep)

@@ -33,14 +33,14 @@ FLAGS = {
         --max-probes --gpu-hours --deadline --schedule --search --probes-per-round --resolution --budget-search --set
         --fresh --log-checkpoints --dry-run --json --quiet -q
     """,
-    "submit": "target --address",
-    "logs": "sweep --address --follow -f",
-    "cancel": "sweep --address",
+    "submit": "target --address --kubernetes --namespace --queue --overlay --dry-run",
+    "logs": "sweep --address --kubernetes --namespace --follow -f",
+    "cancel": "sweep --address --kubernetes --namespace",
     "report": "sweep --html --csv --markdown --json --lost --delta --all-probes --honest-split --storage",
     "compare": "sweeps --html --delta --storage",
     "list": "kind dataset --storage",
     "tasks": "dataset --task --build --clear --data-dir",
-    "status": "sweep --json --storage --address",
+    "status": "sweep --json --storage --address --kubernetes --namespace",
     "track": "sweep --tracking-uri --log-checkpoints --storage",
     "ui": "--port --tracking-uri --storage",
     "export": "sweep --task --delta --method --budget --seed --probe --format --output --data-dir --json --storage",

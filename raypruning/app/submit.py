@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from raypruning.app.request import SweepRequest, understand
+from raypruning.app.sweep_files import is_file
 from raypruning.errors import EXIT_OPEN, SpecError
+from raypruning.runtime.kubernetes_jobs import KubernetesJob
 from raypruning.runtime.ray_jobs import Job, RayJobs, Submitted
 
 _ENDINGS = {0: "finished", 2: "ended with a mistake in its input", EXIT_OPEN: "finished with open potentials"}
@@ -36,8 +38,9 @@ def submit_sweep(request: SweepRequest, words: Sequence[str], *, address: str) -
     name = understand(request, data_dir=request.data_dir).spec.name
     with ExitStack() as stack:
         folder = None
-        if (file := Path(request.target)).is_file():
+        if is_file(request.target):
             # A sweep's own file travels with the job.
+            file = Path(request.target)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raypruning-")))
             shutil.copy(file, folder / file.name)
             words = [file.name, *words[1:]]
@@ -45,12 +48,17 @@ def submit_sweep(request: SweepRequest, words: Sequence[str], *, address: str) -
 
 
 def entrypoint(words: Sequence[str], *, name: str) -> str:
+    """The command on the cluster, for one shell."""
+    return shlex.join(entrypoint_words(words, name=name))
+
+
+def entrypoint_words(words: Sequence[str], *, name: str) -> list[str]:
     """The command on the cluster. The name is spelt out: there it might follow from other data."""
     named = () if "--name" in words else ("--name", name)
-    return shlex.join(["prune-cli", "sweep", *words, *named, "--address", "auto"])
+    return ["prune-cli", "sweep", *words, *named, "--address", "auto"]
 
 
-def job_line(job: Job) -> str:
+def job_line(job: Job | KubernetesJob) -> str:
     """How a job stands, in a line."""
     if job.is_alive:
         return f"{job.id}: {job.state.lower()}"

@@ -35,7 +35,7 @@ def read_target(target: str) -> SweepFile:
 
     Raises: UnknownNameError with near names; SpecError for a file that cannot be read.
     """
-    if target.endswith(".toml") or ("/" in target and Path(target).exists()):
+    if is_file(target):
         try:
             return SweepFile(parse_toml(Path(target).read_text(encoding="utf-8"), source=target), target)
         except OSError as error:
@@ -48,6 +48,11 @@ def read_target(target: str) -> SweepFile:
         return SweepFile(_default_sweep(target), target)
     known = sorted({*sweep_names(), *model_names()})
     raise SpecError(unknown_name_message("sweep, model or TOML file", target, known))
+
+
+def is_file(target: str) -> bool:
+    """Whether a target is the path of a file, and no name."""
+    return target.endswith(".toml") or ("/" in target and Path(target).exists())
 
 
 def _default_sweep(model: str) -> Raw:
