@@ -128,7 +128,9 @@ def understand(request: SweepRequest, *, data_dir: Path | None, has_gpu: bool = 
         raw["tasks"] = expand_tasks(raw["tasks"], dataset=_dataset_name(raw))
     if has_gpu and "gpus_per_probe" not in raw.get("resources", {}):
         raw = merged(raw, {"resources": {"gpus_per_probe": 1.0}})
-        notices.append("every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 0 leaves GPUs out")
+        notices.append(
+            "every probe gets a GPU; --gpus-per-probe 0.25 puts four on one, 2 gives each two, 0 leaves GPUs out"
+        )
     if request.name:
         raw["name"] = request.name
     elif request.dataset and request.dataset != file.raw.get("dataset"):

@@ -68,8 +68,12 @@ def sweep(
     tracking_uri: TrackingUri = None,
     executor: Annotated[str, typer.Option(help="ray, or inline: in this process, for debugging.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A running Ray cluster. \\[default: a local one]")] = None,
-    gpus_per_probe: Annotated[float | None, typer.Option(help="GPUs of each probe; may be a fraction.")] = None,
-    cpus_per_probe: Annotated[float | None, typer.Option(help="CPUs of each probe.")] = None,
+    gpus_per_probe: Annotated[
+        float | None, typer.Option(help="GPUs of each probe: a fraction shares one, several share a probe.")
+    ] = None,
+    cpus_per_probe: Annotated[
+        float | None, typer.Option(help="CPUs of each probe; more than one decode images.")
+    ] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Probes at once, at most.")] = None,
     max_probes: Annotated[int | None, typer.Option(min=1, help="Pruned probes in all, at most.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(help="GPU hours that this run may spend.")] = None,

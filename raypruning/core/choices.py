@@ -34,6 +34,10 @@ class Recipe(Record):
         learning_rate_schedule: `step` multiplies by `gamma` at each of `milestones` (epochs); `poly` is
             (1 - t/T)^`poly_power`; `cosine` is half a cosine to zero. All are stepped per iteration, and begin with a
             linear warm-up from 0 over `warmup_epochs`.
+        batch_size: images of a step, of all workers together.
+        learning_rate_batch: the batch size that `learning_rate` is meant for. Where `batch_size` is another one, rates
+            are scaled: in proportion for SGD (Goyal et al. 2017, section 2.1), with the square root for Adam (Malladi
+            et al. 2022). None takes them as they are.
         retrain_schedule: `scaled` runs the whole schedule, compressed into the budget (learning-rate rewinding; the
             paper's when the budget equals `epochs`); `tail` runs the last `budget` epochs of it (Renda et al. 2020);
             `constant` stays at the rate with which the dense training began its last epoch (fine-tuning); `anytime`
@@ -59,6 +63,7 @@ class Recipe(Record):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     retrain_schedule: Literal["scaled", "tail", "constant", "anytime"] = "scaled"
     batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate_batch: Annotated[int, Field(ge=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     l1_penalty: Annotated[float, Field(ge=0)] = 0.0
     l2_penalty: Annotated[float, Field(ge=0)] = 0.0

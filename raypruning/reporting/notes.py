@@ -12,6 +12,8 @@ from raypruning.reporting.answer import Excess, Standing
 
 # Below so many images one image more or less moves a potential visibly (docs: "What users get told").
 FEW_IMAGES = 10
+# Of the time of a training.
+MUCH_WAITING = 0.1
 
 # Read where there is no colour; a line under the table explains them.
 WEAKEST_MARK = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
@@ -114,8 +116,20 @@ def report_warnings(results: SweepResults) -> list[str]:
             f"In {wording.count(len(dead), 'network')} whole layers have no part in the answer any more: "
             f"{'; '.join(names)}{more}."
         )
-    lines += _few_images(results)
+    lines += [*_waited(results), *_few_images(results)]
     return list(dict.fromkeys(lines))
+
+
+def _waited(results: SweepResults) -> list[str]:
+    """Networks whose training waited for images to be decoded."""
+    waits = [one.result.data_wait for one in results.probes if one.result is not None]
+    if not waits or max(waits) < MUCH_WAITING:
+        return []
+    num, most = sum(wait >= MUCH_WAITING for wait in waits), wording.percent(max(waits))
+    return [
+        f"{wording.count(num, 'network')} waited for images to be decoded, for up to {most} of the training: "
+        "more --cpus-per-probe decode faster."
+    ]
 
 
 def probe_label(result: ProbeResult) -> str:

@@ -145,14 +145,19 @@ class Group:
         if self.is_alone:
             return model
         if self.sync_batch_norm and next(model.parameters()).is_cuda:
-            shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model, shared))
+            model = with_sync_batch_norm(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Torch 2.13 has another word for it, and 2.11 only this.
             return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 ALONE = Group()
+
+
+def with_sync_batch_norm(model: nn.Module) -> nn.Module:
+    """A network of the same parameters and buffers whose batch norm is synchronised. The model itself is left alone."""
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model, shared)))
 
 
 def average_later(net: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -17,6 +17,18 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: in
     Source: Lost in Pruning, appendix, for the schedules; Renda et al. 2020 for rewinding; Zinkevich 2003 for steps of
     1/sqrt(t), which are good after any number of them.
     """
+    rate = _rate_for_its_own_batch(
+        recipe, step, steps_per_epoch=steps_per_epoch, epochs=epochs, is_retraining=is_retraining
+    )
+    if recipe.learning_rate_batch is None:
+        return rate
+    larger = recipe.batch_size / recipe.learning_rate_batch
+    return rate * (math.sqrt(larger) if recipe.optimiser == "adam" else larger)
+
+
+def _rate_for_its_own_batch(
+    recipe: Recipe, step: int, *, steps_per_epoch: int, epochs: int, is_retraining: bool
+) -> float:
     how = recipe.retrain_schedule if is_retraining else "scaled"
     if how == "anytime":
         # No warm-up: it begins from trained weights, and a short budget would see nothing else.

@@ -18,6 +18,22 @@ def test_warnings_name_failed_probes_and_why(results):
     assert line == "1 probe failed and measured nothing: ft, 10 epochs, seed 1 at 65.0 % (TrainingError)."
 
 
+def test_warnings_tell_of_networks_that_waited_for_images(results):
+    waits = iter([0.099, 0.1, 0.43])
+
+    def waiting(probe):
+        if probe.result is None or (wait := next(waits, None)) is None:
+            return probe
+        return probe.model_copy(update={"result": probe.result.model_copy(update={"data_wait": wait})})
+
+    slow = results.model_copy(update={"probes": tuple(map(waiting, results.probes))})
+    (line,) = set(report_warnings(slow)) - set(report_warnings(results))
+    assert line == (
+        "2 networks waited for images to be decoded, for up to 43.0 % of the training: "
+        "more --cpus-per-probe decode faster."
+    )
+
+
 def test_warnings_do_not_repeat_the_note():
     results = sample.tiny().model_copy(update={"spec": sample.spec(note="quick"), "warnings": ("quick", "other")})
     assert "quick" not in report_warnings(results)

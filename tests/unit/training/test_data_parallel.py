@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -19,7 +21,7 @@ from torch import nn
 from raypruning.core.records import Gradual, Numerics, Recipe
 from raypruning.datasets.base import ImageArrays
 from raypruning.training.augmentation import Part, augment
-from raypruning.training.data_parallel import Group, Meeting, Share, joined
+from raypruning.training.data_parallel import ALONE, LOOPBACK, Group, Meeting, Share, joined, with_sync_batch_norm
 from raypruning.training.gradual import Growth
 from raypruning.training.images import ResidentImages
 from raypruning.training.inputs import Normalisation
@@ -259,6 +261,18 @@ def test_running_statistics_are_those_of_rank_0_everywhere(tmp_path: Path):
     assert int(first["1.num_batches_tracked"]) == 12
 
 
+def test_synchronised_batch_norm_is_of_other_modules_over_the_same_tensors():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
+    synchronised = with_sync_batch_norm(model)
+    assert [type(module) for module in synchronised.modules()].count(nn.SyncBatchNorm) == 2
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    for one, other in (
+        (model.named_parameters(), synchronised.named_parameters()),
+        (model.named_buffers(), synchronised.named_buffers()),
+    ):
+        assert {name: id(tensor) for name, tensor in one} == {name: id(tensor) for name, tensor in other}
+
+
 @given(num=st.integers(1, 70), size=st.integers(1, 9))
 def test_shares_of_a_batch_are_disjoint_whole_and_even_and_nobody_has_a_single_image(num: int, size: int):
     shares = [Share(rank, size).of(num) for rank in range(size)]
@@ -308,3 +322,22 @@ def test_precision_is_the_recipes_on_every_worker(tmp_path: Path):
     case = {"recipe": {"numerics": Numerics(precision="bfloat16")}}
     first, second = (state for state, *_ in of_workers(_train_together, 2, tmp_path, case))
     assert all(np.array_equal(second[name], value) for name, value in first.items())
+
+
+def _listening(group: Group) -> set[str]:
+    group.tell({})
+    found = psutil.Process().net_connections(kind="inet")
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+
+
+def test_workers_of_one_machine_listen_on_loopback_alone(tmp_path: Path):
+    assert of_workers(_listening, 2, tmp_path) == [{LOOPBACK}] * 2
+
+
+def test_the_store_that_workers_of_several_machines_meet_at_listens_where_it_is_told():
+    before = _listening(ALONE)
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        meeting = Meeting(f"{LOOPBACK}:{listener.getsockname()[1]}", is_local=True)
+        with joined(meeting, Share(0, 1), device=CPU, sync_batch_norm=False, listener=listener) as group:
+            assert _listening(group) - before <= {LOOPBACK}
+            assert LOOPBACK in _listening(group)

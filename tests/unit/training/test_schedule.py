@@ -43,6 +43,15 @@ def after_warmup(optimiser, following, *, warmup_steps: int):
     return lr_scheduler.SequentialLR(optimiser, [rise, following], milestones=[warmup_steps])
 
 
+@pytest.mark.parametrize(("optimiser", "factor"), [("sgd", 4.0), ("adam", 2.0)])
+@pytest.mark.parametrize("how", ["scaled", "tail", "constant", "anytime"])
+def test_rate_for_another_batch_grows_in_proportion_for_sgd_and_with_the_root_for_adam(optimiser, factor, how):
+    fields = {"optimiser": optimiser, "retrain_schedule": how, "milestones": (4, 9), "warmup_epochs": 2.0}
+    its_own = ours(recipe(batch_size=128, **fields), is_retraining=True, epochs=6)
+    larger = ours(recipe(batch_size=512, learning_rate_batch=128, **fields), is_retraining=True, epochs=6)
+    assert larger == pytest.approx([factor * rate for rate in its_own], rel=1e-15)
+
+
 def test_step_schedule_equals_multi_step_lr():
     expected = torchs(
         lambda optimiser: lr_scheduler.MultiStepLR(optimiser, [4 * STEPS_PER_EPOCH, 9 * STEPS_PER_EPOCH], gamma=0.2)
