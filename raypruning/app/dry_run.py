@@ -84,7 +84,8 @@ def estimate(resolved: Resolved) -> Estimate:
         num_stored=_num_stored(plan, setting.storage),
         num_epochs=num_epochs,
         num_workers=num_workers,
-        seconds=work / num_workers,
+        # As if the workers of a probe lost nothing to each other.
+        seconds=work / num_workers / spec.resources.num_workers,
         num_bytes=round(num_bytes),
         num_test_set_bytes=missing_bytes(dataset, spec.tasks),
         storage=setting.storage,

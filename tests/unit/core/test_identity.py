@@ -64,7 +64,7 @@ def test_id_changes_with_every_field_of_the_recipe(field):
         "epochs": 4, "optimiser": "adam", "learning_rate": 0.3, "momentum": 0.5, "nesterov": True,
         "adam_epsilon": 1e-7, "learning_rate_schedule": "cosine", "milestones": (1.5,), "gamma": 0.2,
         "poly_power": 1.0, "warmup_epochs": 0.5, "retrain_schedule": "constant", "batch_size": 64,
-        "weight_decay": 1e-4, "l1_penalty": 1e-5, "l2_penalty": 1e-5, "label_smoothing": 0.1,
+        "learning_rate_batch": 32, "weight_decay": 1e-4, "l1_penalty": 1e-5, "l2_penalty": 1e-5, "label_smoothing": 0.1,
         "augmentation": "none", "train_corruptions": ("fog",), "keep": "best",
     }  # fmt: skip
     assert id_of(recipe=RECIPE.model_copy(update={field: other[field]})) != id_of()
