@@ -14,6 +14,8 @@ from raypruning.reporting.answer import Excess, Standing
 FEW_IMAGES = 10
 # Of the time of a training.
 MUCH_WAITING = 0.1
+# That processes which decode take at first; a short training is not judged by these.
+SECONDS_TO_BEGIN = 10.0
 
 # Read where there is no colour; a line under the table explains them.
 WEAKEST_MARK = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
@@ -122,12 +124,17 @@ def report_warnings(results: SweepResults) -> list[str]:
 
 def _waited(results: SweepResults) -> list[str]:
     """Networks whose training waited for images to be decoded."""
-    waits = [one.result.data_wait for one in results.probes if one.result is not None]
-    if not waits or max(waits) < MUCH_WAITING:
+    trained = [one.result for one in results.probes if one.result is not None]
+    waits = [
+        one.data_wait
+        for one in trained
+        if one.data_wait >= MUCH_WAITING and one.data_wait * one.seconds.get("train", 0.0) >= SECONDS_TO_BEGIN
+    ]
+    if not waits:
         return []
-    num, most = sum(wait >= MUCH_WAITING for wait in waits), wording.percent(max(waits))
+    most = wording.percent(max(waits))
     return [
-        f"{wording.count(num, 'network')} waited for images to be decoded, for up to {most} of the training: "
+        f"{wording.count(len(waits), 'network')} waited for images to be decoded, for up to {most} of the training: "
         "more --cpus-per-probe decode faster."
     ]
 

@@ -60,7 +60,7 @@ def joined_by(crew: Crew, job: ProbeJob) -> Iterator[Group]:
     """
     import torch
 
-    from raypruning.training.data_parallel import Share, joined
+    from raypruning.training.data_parallel import Share, is_of_the_connection, joined
 
     place, share = crew.place(), Share(0, job.resources.num_workers)
     device = torch.device(device_of(job.device, 0))
@@ -74,7 +74,9 @@ def joined_by(crew: Crew, job: ProbeJob) -> Iterator[Group]:
         ) as group:
             yield group
             group.tell({"do": "end"})
-    except RuntimeError as error:  # What gloo and NCCL raise when another worker is gone.
+    except RuntimeError as error:
+        if not is_of_the_connection(error):
+            raise
         until = time.monotonic() + REASON_SECONDS
         while (failure := crew.failure()) is None and time.monotonic() < until:
             time.sleep(0.1)

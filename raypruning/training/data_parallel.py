@@ -215,6 +215,12 @@ def joined(
         dist.destroy_process_group()
 
 
+def is_of_the_connection(error: RuntimeError) -> bool:
+    """Whether an error says that another worker cannot be reached: none of this one's own."""
+    # Gloo has no type of its own for it, only the place in its sources.
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+
+
 @contextlib.contextmanager
 def _interface(name: str | None) -> Iterator[None]:
     """The network interface that gloo listens on; it would take the one that the machine's name belongs to."""

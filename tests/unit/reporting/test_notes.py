@@ -19,12 +19,14 @@ def test_warnings_name_failed_probes_and_why(results):
 
 
 def test_warnings_tell_of_networks_that_waited_for_images(results):
-    waits = iter([0.099, 0.1, 0.43])
+    # Too little, just enough, much, and much of a training of seconds.
+    waits = iter([(0.099, 200.0), (0.1, 101.0), (0.43, 200.0), (0.9, 10.0)])
 
     def waiting(probe):
         if probe.result is None or (wait := next(waits, None)) is None:
             return probe
-        return probe.model_copy(update={"result": probe.result.model_copy(update={"data_wait": wait})})
+        changes = {"data_wait": wait[0], "seconds": {"train": wait[1]}}
+        return probe.model_copy(update={"result": probe.result.model_copy(update=changes)})
 
     slow = results.model_copy(update={"probes": tuple(map(waiting, results.probes))})
     (line,) = set(report_warnings(slow)) - set(report_warnings(results))

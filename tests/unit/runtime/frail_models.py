@@ -14,15 +14,16 @@ from raypruning import registry
 
 
 class _Frail(nn.Module):
-    """Fails in training, on every worker but rank 0."""
+    """Fails in training, on rank 0 or on every other worker."""
 
-    def __init__(self, fail: Callable[[], None]) -> None:
+    def __init__(self, fail: Callable[[], None], *, on_first: bool) -> None:
         super().__init__()
         self.linear = nn.Linear(28 * 28, 10)
         self._fail = fail
+        self._on_first = on_first
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.training and multiprocessing.parent_process() is not None:
+        if self.training and self._on_first == (multiprocessing.parent_process() is None):
             self._fail()
         return self.linear(images.flatten(1))
 
@@ -39,7 +40,18 @@ def _killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-FAILS = {"test-worker-no-memory": _no_memory, "test-worker-unforeseen": _unforeseen, "test-worker-killed": _killed}
+def _own() -> None:
+    raise RuntimeError("shapes do not fit")
 
-for name, fail in FAILS.items():
-    registry.models.register(name)(lambda argument, *, fail=fail, **about: _Frail(fail))
+
+FAILS = {
+    "test-worker-no-memory": (_no_memory, False),
+    "test-worker-unforeseen": (_unforeseen, False),
+    "test-worker-killed": (_killed, False),
+    "test-first-own": (_own, True),
+}
+
+for name, (fail, on_first) in FAILS.items():
+    registry.models.register(name)(
+        lambda argument, *, fail=fail, on_first=on_first, **about: _Frail(fail, on_first=on_first)
+    )

@@ -147,9 +147,10 @@ def test_two_workers_measure_a_stored_network_to_the_bit_as_one_does(stores):
         ("test-worker-no-memory", "OutOfMemoryError", "resources.images_at_once=8"),
         ("test-worker-unforeseen", "ZeroDivisionError", "worker 1: of a plugin"),
         ("test-worker-killed", "WorkerDied", "died"),
+        ("test-first-own", "RuntimeError", "shapes do not fit"),
     ],
 )
-def test_a_failure_of_another_worker_is_that_of_the_probe_and_the_next_probe_is_none_the_worse(
+def test_a_failure_of_any_worker_is_that_of_the_probe_and_the_next_probe_is_none_the_worse(
     stores, model: str, kind: str, says: str
 ):
     worker = Worker(stores[1])
