@@ -59,7 +59,6 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Show the answer of a sweep again, also at other deltas. Runs nothing."""
-    from raypruning.app.honest_split import with_honest_split
     from raypruning.app.read import read_sweep
     from raypruning.app.request import resolve_storage
     from raypruning.reporting.files import write_documents
@@ -69,6 +68,8 @@ def report(
         store = open_store(resolve_storage(storage), read_only=True)
         results = read_sweep(store, sweep, deltas=delta or (), all_probes=all_probes)
         if honest_split:
+            from raypruning.app.honest_split import with_honest_split
+
             results = with_honest_split(store, results)
         for path in write_documents(results, html=html, csv=csv, markdown=markdown):
             typer.echo(f"wrote {path}", err=True)

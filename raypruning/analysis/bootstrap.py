@@ -90,9 +90,19 @@ def resampled_potentials(
 
 def interval_of(samples_R: np.ndarray) -> Interval:
     """The central interval of resampled values."""
+    return intervals_of([samples_R])[0]
+
+
+def intervals_of(samples: Sequence[np.ndarray]) -> list[Interval]:
+    """The central intervals of several values, (R,) each: at once, since a report has thousands."""
+    if not samples:
+        return []
     tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(samples_R, [tail, 1.0 - tail])
-    return Interval(low=float(low), high=float(high), confidence=CONFIDENCE, method=METHOD)
+    low_P, high_P = np.quantile(np.stack(samples), [tail, 1.0 - tail], axis=1)
+    return [
+        Interval(low=low, high=high, confidence=CONFIDENCE, method=METHOD)
+        for low, high in zip(low_P.tolist(), high_P.tolist(), strict=True)
+    ]
 
 
 def mean_over_seeds(samples: Sequence[np.ndarray]) -> np.ndarray:

@@ -13,9 +13,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import binomtest
 
 from raypruning.core.records import Interval
 
@@ -66,6 +64,8 @@ def upper_bound(discordance: Discordance, *, confidence: float = CONFIDENCE) -> 
     Args:
         confidence: in (0.5, 1).
     """
+    from scipy.optimize import brentq  # half a second that most reports have no need of
+
     z = float(ndtri(confidence))
     low = discordance.loss
     if low >= 1.0:
@@ -95,6 +95,8 @@ def interval(discordance: Discordance, *, confidence: float = 0.9) -> Interval:
 
 def mcnemar(discordance: Discordance) -> float:
     """The exact two-sided p-value of "both networks are wrong equally often"; 1 where they never disagree."""
+    from scipy.stats import binomtest  # as above
+
     num_discordant = discordance.lost + discordance.gained
     return float(binomtest(discordance.lost, num_discordant, 0.5).pvalue) if num_discordant else 1.0
 

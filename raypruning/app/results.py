@@ -104,9 +104,13 @@ def write_record(store: ObjectStore, plan: Plan, run: Mapping[str, Any]) -> None
     store.write_sweep_file(name, RUN_FILE, json.dumps(whole, indent=1, default=str).encode())
 
 
-def stored_results(store: ObjectStore, record: SweepRecord) -> dict[str, ProbeResult]:
-    """The results a sweep has, by walking its search over the store; failures as the last run recorded them."""
-    plan = record.plan
+def stored_results(store: ObjectStore, record: SweepRecord, plan: Plan | None = None) -> dict[str, ProbeResult]:
+    """The results a sweep has, by walking its search over the store; failures as the last run recorded them.
+
+    Args:
+        plan: the record's, for whoever has use for the walks that it keeps.
+    """
+    plan = plan or record.plan
     failed = record.failed
     results: dict[str, ProbeResult] = {}
     while True:

@@ -17,18 +17,20 @@ def write_documents(
 
     Raises: ResourceError: a place that cannot be written.
     """
-    from raypruning.reporting.documents import to_markdown
-    from raypruning.reporting.frames import write_csv
-    from raypruning.reporting.html import render_html
-
     written: list[Path] = []
     if html is not None:
+        from raypruning.reporting.html import render_html
+
         write_text(html, lambda: render_html(results))
         written.append(html)
     if markdown is not None:
+        from raypruning.reporting.documents import to_markdown
+
         write_text(markdown, lambda: to_markdown(results))
         written.append(markdown)
     if csv is not None:
+        from raypruning.reporting.frames import write_csv
+
         try:
             csv.mkdir(parents=True, exist_ok=True)
             written += write_csv(results, csv)

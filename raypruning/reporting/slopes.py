@@ -35,8 +35,7 @@ def slopes(results: SweepResults) -> dict[str, Slope]:
 
 def slope_notes(results: SweepResults) -> Sequence[str]:
     """A line for people, such as `… wt +2.1 (+1.8 to +2.4), ft +3.0 (+2.2 to +3.9)`; none without two shifted tasks."""
-    found = slopes(results)
-    if len(shifted_tasks(results)) < 2 or not found:
+    if len(shifted_tasks(results)) < 2 or not (found := slopes(results)):
         return ()
     texts = [f"{method} {_text(slope)}" for method, slope in found.items()]
     scope = f"Mean over {wording.count(len(shifted_tasks(results)), 'shifted task')}"

@@ -43,7 +43,10 @@ def decode(data: bytes) -> Contents:
     """What `encode` made bytes of. Raises ValueError for bytes that it did not."""
     try:
         arrays = load(data)
-        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        if b"__metadata__" not in text:
+            return Contents(arrays, {})
+        header = parse_json(text)
         note = parse_json(header.get("__metadata__", {}).get("note", "{}").encode())
         return Contents(arrays, dict(note))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

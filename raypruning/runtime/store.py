@@ -174,17 +174,17 @@ class ObjectStore:
             StoreError: they are gone, damaged, or others than those the given evaluation was made of.
         """
         stem = _evaluation_stem(evaluation.training, evaluation.task_fingerprint)
+        data = self.blobs.read(f"{stem}.safetensors")
+        if data is not None and _sha256(data) == evaluation.sha256:
+            return self._arrays(f"{stem}.safetensors", data).arrays
         stored = self.evaluation(evaluation.training, evaluation.task_fingerprint)
         if stored is None:
             raise StoreError(f"{self._at(stem)}.json: no committed evaluation")
         if stored.sha256 != evaluation.sha256:
             raise StoreError(f"{self._at(stem)}.json: was measured again since; read it anew")
-        data = self.blobs.read(f"{stem}.safetensors")
-        if data is None or _sha256(data) != stored.sha256:
-            message = f"{stem}.safetensors: does not match its checksum"
-            self._set_aside(stored.training, [f"{stem}.json", f"{stem}.safetensors"], message)
-            raise StoreError(self._at(message))
-        return self._arrays(f"{stem}.safetensors", data).arrays
+        message = f"{stem}.safetensors: does not match its checksum"
+        self._set_aside(stored.training, [f"{stem}.json", f"{stem}.safetensors"], message)
+        raise StoreError(self._at(message))
 
     def commit_evaluation(self, evaluation: Evaluation, *, predictions: Arrays) -> Evaluation:
         """See `core.ports.Store`. Returns the stored one where the evaluation is committed already.

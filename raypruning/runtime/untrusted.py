@@ -31,16 +31,19 @@ def read_regular(place: Path, *, at_most: int) -> bytes | None:
 
     Raises: OSError, as `open` does; TooLargeError.
     """
-    with open(place, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
+    # Without a file object: a report reads ten thousand files, and half of the time would go into these.
+    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
         check_size(str(place), status.st_size, at_most=at_most)
-        return file.read()
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+        parts = []
+        while part := os.read(descriptor, status.st_size + 1):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def check_size(name: str, num_bytes: int, *, at_most: int) -> None:

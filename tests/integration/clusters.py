@@ -345,10 +345,20 @@ class S3Server:
         """Everything of the storage as plain files."""
         from pyarrow.fs import FileType, LocalFileSystem, copy_files
 
-        folder.mkdir()
-        if self.files.get_file_info(f"{self.bucket}/store").type is not FileType.NotFound:
-            local = LocalFileSystem()
-            copy_files(f"{self.bucket}/store", str(folder), source_filesystem=self.files, destination_filesystem=local)
+        source, local = f"{self.bucket}/store", LocalFileSystem()
+        for tries_left in reversed(range(10)):
+            folder.mkdir()
+            if self.files.get_file_info(source).type is FileType.NotFound:
+                return
+            try:
+                copy_files(source, str(folder), source_filesystem=self.files, destination_filesystem=local)
+            except OSError:  # The server may still be at the last request of somebody who was killed.
+                if not tries_left:
+                    raise
+                shutil.rmtree(folder)
+                time.sleep(0.5)
+            else:
+                return
 
 
 class MlflowServer:
