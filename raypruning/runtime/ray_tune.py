@@ -130,7 +130,7 @@ class RayExecutor:
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
-                callbacks=[StopOnStep(signals)],
+                callbacks=[BetweenSteps(signals)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
@@ -248,8 +248,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         """Nothing: a search begins from the store."""
 
 
-class StopOnStep(tune.Callback):  # type: ignore[misc]
-    """Ends a run between two steps of Tune's loop when a signal came."""
+class BetweenSteps(tune.Callback):  # type: ignore[misc]
+    """Ends a run between two steps of Tune's loop when a signal came, and lets go of what is done."""
 
     def __init__(self, signals: HoldSignals) -> None:
         self._signals = signals
@@ -261,6 +261,19 @@ class StopOnStep(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Raise Interrupted if a signal came."""
         self._signals.check()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Empty a trial, which Tune keeps for good with its job, its outcome and statistics of the latter's numbers.
+
+        The outcome was handed on, and the store has it: half of what a driver's memory grew by.
+        """
+        known = trial.run_metadata
+        trial.config, trial.evaluated_params = {}, {}
+        known.last_result = {name: value for name, value in known.last_result.items() if isinstance(value, str | int)}
+        known.last_result.pop("outcome", None)
+        known.metric_analysis, known.metric_n_steps = {}, {}
+        trial.invalidate_json_state()
+        known.invalidate_cache()
 
 
 class ProbeTrainable(tune.Trainable):  # type: ignore[misc]
