@@ -141,7 +141,7 @@ class Dispatcher:
     def _enlarge_share(self, job: ProbeJob, failure: Failure) -> None:
         """Give what is run from now on more of a GPU than a job had that ran out of memory."""
         share = job.resources.gpus_per_probe
-        if failure.kind != OutOfMemoryError.__name__ or not self._share <= share < 1:
+        if failure.kind != OutOfMemoryError.__name__ or not 0 < share < 1 or share < self._share:
             return
         self._share = min(1.0, 2 * share)
         self._say(f"a probe ran out of memory in {share:g} of a GPU: from now on each gets {self._share:g}")

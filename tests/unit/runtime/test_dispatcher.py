@@ -309,12 +309,16 @@ def test_a_probe_without_memory_in_its_share_of_a_gpu_gets_twice_as_much_and_so_
     assert [(one.is_done, one.attempts) for one in parents] == [(True, 2)] * 2
 
 
-@pytest.mark.parametrize(("gpus", "shares"), [(0.3, [0.3, 0.6, 1.0]), (0.7, [0.7, 1.0, 1.0]), (1.0, [1.0] * 3)])
+@pytest.mark.parametrize(
+    ("gpus", "shares"),
+    [(0.3, [0.3, 0.6, 1.0]), (0.7, [0.7, 1.0, 1.0]), (1.0, [1.0] * 3), (2.0, [2.0] * 3), (0.0, [0.0] * 3)],
+)
 def test_a_share_ends_at_the_whole_gpu_and_tries_end_as_they_do_otherwise(gpus: float, shares: list[float]):
-    plan, store = make_plan(resources=Resources(gpus_per_probe=gpus), seeds=(0,)), MemoryStore()
+    plan, store, said = make_plan(resources=Resources(gpus_per_probe=gpus), seeds=(0,)), MemoryStore(), []
     worker = Worker(store, fails=lambda job: FAILURE)
-    dispatcher = make_dispatcher(plan, store)
+    dispatcher = make_dispatcher(plan, store, said=said)
     drive(dispatcher, worker)
+    assert len(said) == len(set(shares)) - 1
     assert [job.resources.gpus_per_probe for job in worker.jobs] == shares
     assert dispatcher.results[plan.parent(0).id].failure == FAILURE
 
