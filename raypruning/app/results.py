@@ -122,6 +122,16 @@ def stored_results(store: ObjectStore, record: SweepRecord, plan: Plan | None = 
         results |= new
 
 
+def with_histories(results: Results, store: ObjectStore) -> dict[str, ProbeResult]:
+    """Results as the store has them, for those that were kept without their epochs."""
+    stored = {key: store.training(key) for key, result in results.items() if result.is_done}
+    found = {key: one for key, one in stored.items() if one is not None}
+    return {
+        key: result.model_copy(update={"result": found[key]}) if key in found else result
+        for key, result in results.items()
+    }
+
+
 def _found(store: ObjectStore, probe: Probe, results: Results, *, plan: Plan) -> ProbeResult | None:
     return weighed(stored_result(store, probe, plan.tasks), results, plan=plan, store=store)
 

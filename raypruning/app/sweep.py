@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from raypruning.app.lost import PAGE_FILE, REPORT_FILE, losses_of, write_lost
 from raypruning.app.preflight import check_methods
 from raypruning.app.request import Resolved, Setting
-from raypruning.app.results import collect, read_record, stored_results, write_record
+from raypruning.app.results import collect, read_record, stored_results, with_histories, write_record
 from raypruning.app.task_sets import missing_bytes
 from raypruning.core.identity import rewind_point
 from raypruning.core.plan import Plan, asked_probes
@@ -122,7 +122,7 @@ def run_sweep(resolved: Resolved, *, watcher: Watcher) -> Finished:
             "asked": [probe.id for probe in asked_probes(plan, results)],
         }
         write_record(store, plan, run)
-        answer = collect(plan, results, store, run=run)
+        answer = collect(plan, with_histories(results, store), store, run=run)
         tracker.finish(
             answer,
             checkpoints=wanted_checkpoints(answer, setting.log_checkpoints),

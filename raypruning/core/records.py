@@ -274,6 +274,12 @@ class ProbeResult(Record):
         """True when every task was measured."""
         return self.status == "done"
 
+    def without_history(self) -> ProbeResult:
+        """The same without its epochs, hundreds of them, which no search looks at: for who keeps thousands."""
+        if self.result is None or not self.result.history:
+            return self
+        return self.model_copy(update={"result": self.result.model_copy(update={"history": ()})})
+
     @property
     def ratio_reached(self) -> float:
         """What came out; the asked ratio of a failed probe, which nothing measured."""

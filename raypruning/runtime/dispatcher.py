@@ -21,7 +21,7 @@ class Dispatcher:
     A probe without memory in its share of a GPU gets twice the share, and so does all that runs after it.
 
     Call it from one thread. It holds no state that the store does not: a new one over the same store goes on where
-    this one was.
+    this one was. Results are kept without the history of their trainings.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Dispatcher:
                 return
 
     def _record(self, result: ProbeResult) -> None:
-        self.results[result.probe.id] = result
+        self.results[result.probe.id] = result.without_history()
         self._on_result(result, self)
 
     def _stored(self, probe: Probe, *, attempts: int) -> ProbeResult | None:

@@ -203,7 +203,7 @@ class _Experiment:
 
     def show_probe(self, result: ProbeResult) -> None:
         """Write a probe's run and its points on the curve."""
-        self._results[result.probe.id] = result
+        self._results[result.probe.id] = result.without_history()
         content = layout.probe_content(result, sweep=self._sweep)
         about = layout.curve_content(result.probe, sweep=self._sweep, start_ms=content.start_ms)
         parent = None if result.probe.curve.is_dense else layout.parent_of(result.probe, self._results)

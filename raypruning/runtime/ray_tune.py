@@ -47,6 +47,8 @@ from raypruning.runtime.store import open_store
 from raypruning.runtime.worker import Worker
 
 OBJECT_STORE_BYTES = 200 << 20
+# Of one Tuner. Another one follows when its last trials are over: what it held is free, and Ray's own limit is far.
+TRIALS_AT_MOST = 2000
 ROOM_SECONDS = 1.0  # A new node is used after so long; asking the cluster takes a millisecond.
 
 
@@ -94,7 +96,7 @@ class RayExecutor:
                     if not searcher.abandon(_why_it_died(error)):
                         raise ResourceError(self._ended_early()) from error
                 else:
-                    if not source.is_finished:
+                    if not source.is_finished and not searcher.is_full:
                         raise ResourceError(self._ended_early())
 
     def _limit(self) -> int:
@@ -183,6 +185,9 @@ class JobSearcher(Searcher):  # type: ignore[misc]
     Args:
         source: of the jobs.
         room: how many jobs there is room for; asked once in `ROOM_SECONDS`.
+
+    Attributes:
+        is_full: whether it ended because a Tuner had enough: each keeps something of all its trials.
     """
 
     def __init__(self, source: JobSource, *, room: Callable[[], int]) -> None:
@@ -191,6 +196,12 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         self._room = room
         self._room_known, self._room_asked = 0, -math.inf
         self._jobs: dict[str, ProbeJob] = {}
+        self._num_asked = 0
+
+    @property
+    def is_full(self) -> bool:
+        """See the class."""
+        return self._num_asked >= TRIALS_AT_MOST
 
     def __getstate__(self) -> dict[str, Any]:
         """What Tune pickles for a restore that is never asked for: neither the source nor what hangs on it."""
@@ -203,6 +214,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of a new trial; None to be asked again; FINISHED when nothing is left."""
+        if self.is_full:
+            return Searcher.FINISHED
         if len(self._jobs) >= self._room_now():
             return None
         job = self._source.next_job()
@@ -210,6 +223,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             # None for ever would be a silent hang: Tune keeps on asking.
             return Searcher.FINISHED if self._source.is_finished else None
         self._jobs[trial_id] = job
+        self._num_asked += 1
         return {**self._constants, "job": job.model_dump_json()}
 
     def _room_now(self) -> int:

@@ -11,6 +11,7 @@ import ray
 from raypruning.core.ports import ProbeJob, ProbeOutcome
 from raypruning.core.records import Curve, Probe, Resources
 from raypruning.errors import ResourceError
+from raypruning.runtime import ray_tune
 from raypruning.runtime.ray_tune import ProbeTrainable, RayExecutor
 from raypruning.testing.store_contract import sample_result
 
@@ -80,6 +81,15 @@ def test_probes_get_the_size_they_ask_for_in_processes_that_serve_many_of_that_s
     small, large = processes[0.5], processes[1.0]
     assert not small & large
     assert len(small) < 8 and len(large) < 8, "a process serves more than one probe"
+
+
+def test_a_tuner_that_has_had_enough_is_followed_by_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_tune, "TRIALS_AT_MOST", 3)
+    jobs = Jobs([LARGE] * 7)
+    one = executor(tmp_path, LARGE)
+    one.trainable = Says
+    one.drive(jobs)
+    assert len(jobs.done) == 7 and all(outcome.failure is None for _, outcome in jobs.done)
 
 
 def test_a_custom_resource_that_no_node_has_is_one_line(tmp_path: Path):

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raypruning.app.results import with_histories
 from raypruning.core.plan import Plan, asked_probes
 from raypruning.core.ports import ProbeJob, ProbeOutcome
 from raypruning.core.potential import Threshold, potential
 from raypruning.core.records import (
     Checkpoint,
     DataChoice,
+    Epoch,
     Evaluation,
     Failure,
     Limits,
@@ -233,6 +235,21 @@ def test_a_sweep_that_is_stopped_anywhere_goes_on_without_running_anything_twice
     drive(last, worker, slots=slots)
     assert set(worker.trained.values()) == {1} and set(worker.evaluated.values()) == {1}
     assert potentials(plan, last.results) == potentials(plan, undisturbed(plan))
+
+
+def test_results_are_kept_without_the_epochs_that_those_who_are_told_see_and_the_store_gives_back():
+    plan, store, told = make_plan(), MemoryStore(), []
+    worker = Worker(store)
+    dispatcher = make_dispatcher(plan, store, told)
+    history = (Epoch(epoch=1, learning_rate=0.1, train_loss=2.0),)
+    while (job := dispatcher.next_job()) is not None:
+        outcome = worker.run(job)
+        key = job.probe.id
+        store.trainings[key] = store.trainings[key].model_copy(update={"history": history})
+        dispatcher.complete(job, outcome)
+    assert all(result.result.history == history for result in told)
+    assert all(result.result.history == () for result in dispatcher.results.values())
+    assert with_histories(dispatcher.results, store) == {result.probe.id: result for result in told}
 
 
 def test_parents_are_asked_for_first_and_alone():
