@@ -47,8 +47,9 @@ from raypruning.runtime.store import open_store
 from raypruning.runtime.worker import Worker
 
 OBJECT_STORE_BYTES = 200 << 20
-# Of one Tuner. Another one follows when its last trials are over: what it held is free, and Ray's own limit is far.
-TRIALS_AT_MOST = 2000
+# Trials of one Tuner, which keeps something of each, before another one follows: no fewer, and so many for each probe
+# that there is room for, so that waiting for the last ones takes a fiftieth of the time at most.
+TRIALS, TRIALS_A_PLACE = 500, 50
 ROOM_SECONDS = 1.0  # A new node is used after so long; asking the cluster takes a millisecond.
 
 
@@ -90,13 +91,16 @@ class RayExecutor:
                         signals.take()  # Ray's own handler of SIGTERM aborts.
                         signals.check()
                         self._tuner(searcher, signals, folder=folder).fit()
+                        while searcher.is_full and not source.is_finished:
+                            searcher = JobSearcher(source, room=self._room_now)
+                            self._tuner(searcher, signals, folder=folder).fit()
                 except RuntimeError as error:
                     # Tune gives up on a death that it does not know, such as a worker killed for the node's memory.
                     logging.getLogger("ray.tune").error("Tune gave up", exc_info=error)
                     if not searcher.abandon(_why_it_died(error)):
                         raise ResourceError(self._ended_early()) from error
                 else:
-                    if not source.is_finished and not searcher.is_full:
+                    if not source.is_finished:
                         raise ResourceError(self._ended_early())
 
     def _limit(self) -> int:
@@ -201,7 +205,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
     @property
     def is_full(self) -> bool:
         """See the class."""
-        return self._num_asked >= TRIALS_AT_MOST
+        return self._num_asked >= max(TRIALS, TRIALS_A_PLACE * self._room_known)
 
     def __getstate__(self) -> dict[str, Any]:
         """What Tune pickles for a restore that is never asked for: neither the source nor what hangs on it."""

@@ -84,7 +84,8 @@ def test_probes_get_the_size_they_ask_for_in_processes_that_serve_many_of_that_s
 
 
 def test_a_tuner_that_has_had_enough_is_followed_by_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ray_tune, "TRIALS_AT_MOST", 3)
+    monkeypatch.setattr(ray_tune, "TRIALS", 3)
+    monkeypatch.setattr(ray_tune, "TRIALS_A_PLACE", 1)
     jobs = Jobs([LARGE] * 7)
     one = executor(tmp_path, LARGE)
     one.trainable = Says
