@@ -526,7 +526,7 @@ def test_probe_that_never_has_memory_is_named_and_measures_nothing(
 ):
     words = ("sweep", "lenet5", *tiny, *LARGE_DELTA, "--storage", tmp_path / "store", "--json")
     ran = prune_cli(*words, *hungry(3))
-    assert "no memory left for lenet5" in ran.err and "lower recipe.batch_size" in ran.err
+    assert "no memory left for lenet5" in ran.err and "raise --gpus-per-probe or lower --max-concurrent" in ran.err
     assert ran.code in (0, 3), "other ratios may close the bracket"
     (failed,) = [probe for probe in ran.answer["probes"] if probe["status"] == "failed"]
     assert (failed["attempts"], failed["errors"], failed["ratio_reached"]) == (3, {}, None)

@@ -71,7 +71,7 @@ def test_a_sweep_that_is_done_starts_no_worker(inline: Ran):
     assert {process.pid for process in workers()} <= before
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_a_probe_costs_an_attempt_and_changes_no_bit(
+def test_a_worker_that_is_killed_after_it_saved_an_epoch_costs_no_attempt_and_changes_no_bit(
     inline: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("RAYPRUNING_SAVE_SECONDS", "0")
@@ -81,8 +81,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_probe_costs_an_attempt_and_c
     assert killer.killed, "no worker was seen at work"
     assert ran.exit_code == 0, ran.stderr
     assert_same(ran, inline)
-    attempts = [probe["attempts"] for probe in ran.answer["probes"]]
-    assert sorted(attempts) == [1] * (len(attempts) - 1) + [2]
+    assert {probe["attempts"] for probe in ran.answer["probes"]} == {1}
 
 
 def workers() -> list[psutil.Process]:
