@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from raypruning.runtime.store import open_store
 from tests.integration.commands import Ran, run_sweep
 from tests.integration.conftest import ROOT
 from tests.integration.stored import all_predictions, commits, evaluations, weights_sha256
+
+# In the environment of what this module starts, and of nothing that other tests start at the same time.
+MINE = {"STARTED_BY": secrets.token_hex(8)}
 
 pytestmark = pytest.mark.slow
 
@@ -129,7 +133,7 @@ def disturbed(
     """Run the command; send it a signal after some files were written, SIGKILL to its whole process group."""
     command = [sys.executable, "-m", "cli", "sweep", *sweep, *how, "--json"]
     command += ["--storage", str(storage), "--tracking-uri", "none"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPRUNING_SAVE_SECONDS": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPRUNING_SAVE_SECONDS": "0", **MINE}
     # The first one in the middle of the parent, which saves seven times before it is committed; then anywhere.
     is_first = not commits(storage)
     num_files, delay_seconds = moments.randint(2, 5) if is_first else moments.randint(3, 18), moments.uniform(0.0, 0.1)
@@ -212,7 +216,7 @@ def no_process_left_behind():
     mine = [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
-        if process.pid not in before and (process.info["environ"] or {}).get("RAYPRUNING_SAVE_SECONDS") == "0"
+        if process.pid not in before and MINE.items() <= (process.info["environ"] or {}).items()
     ]
     end(mine)
 
