@@ -91,6 +91,8 @@ def run_probe(job: ProbeJob, store: Store, bench: Bench, group: Group = ALONE) -
             for task in job.tasks:
                 if store.evaluation(training.id, task.fingerprint) is None:
                     _evaluate(model, task, run)
+            # Not after an error: the others may then wait for something else, and are ended by whoever started them.
+            group.tell({"do": "end"})
     except RaypruningError as error:
         failure = Failure(kind=type(error).__name__, message=str(error), is_retriable=error.is_retriable)
     return ProbeOutcome(training=training.id, failure=failure, seconds=timer.seconds, was_trained=was_trained)
@@ -211,8 +213,9 @@ def _load(training: Training, run: _Run) -> nn.Module:
     """The stored network, on all workers."""
     model = fresh_network(training, run.dataset, run.bench.device)
     _load_weights(model, run.store, training.id)
-    run.group.tell({"do": "load", "training": training.model_dump(mode="json")})
-    run.group.tell_arrays(_arrays(model.state_dict()))
+    if not run.group.is_alone:
+        run.group.tell({"do": "load", "training": training.model_dump(mode="json")})
+        run.group.tell_arrays(_arrays(model.state_dict()))
     return model
 
 

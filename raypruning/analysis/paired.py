@@ -64,7 +64,7 @@ def upper_bound(discordance: Discordance, *, confidence: float = CONFIDENCE) -> 
     Args:
         confidence: in (0.5, 1).
     """
-    from scipy.optimize import brentq  # half a second that most reports have no need of
+    from scipy.optimize import brentq  # a third of a second that most reports have no need of
 
     z = float(ndtri(confidence))
     low = discordance.loss

@@ -257,7 +257,7 @@ def _check(spec: SweepSpec, *, source: str) -> None:
     require(gpus <= 1 or gpus == int(gpus), f"resources.gpus_per_probe above 1 must be whole, got {gpus}")
     workers = spec.resources.workers_per_probe
     require(
-        workers in (None, gpus) or not gpus or gpus <= 1 == workers,
+        workers is None or gpus == 0 or workers == max(1, gpus),
         f"resources.workers_per_probe must be 1 for each of {gpus:g} GPUs, got {workers}: leave it out",
     )
     require(

@@ -73,7 +73,6 @@ def joined_by(crew: Crew, job: ProbeJob) -> Iterator[Group]:
             listener=place.listener,
         ) as group:
             yield group
-            group.tell({"do": "end"})
     except RuntimeError as error:
         if not is_of_the_connection(error):
             raise
@@ -193,4 +192,5 @@ def _work(reason: Connection, job: str, meeting: Meeting, rank: int) -> None:
     reason.send("up")
     given = ProbeJob.model_validate_json(job)
     failure = help_with(given, meeting, rank, device=device_of(given.device, rank))
-    reason.send(failure.model_dump_json() if failure else None)
+    with contextlib.suppress(OSError):  # Rank 0 was killed: nobody wants to know.
+        reason.send(failure.model_dump_json() if failure else None)

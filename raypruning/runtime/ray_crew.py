@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raypruning.core.ports import ProbeJob
 from raypruning.core.records import Failure
-from raypruning.runtime.crew import DIED, Crew, CrewError, Place, help_with, worst_of
+from raypruning.runtime.crew import DIED, Crew, CrewError, Place, device_of, help_with, worst_of
 
 if TYPE_CHECKING:
     from raypruning.training.data_parallel import Meeting
@@ -50,7 +50,7 @@ class _Assistant:
     def work(self, job: str, meeting: Meeting, rank: int) -> str | None:
         """See `crew.help_with`."""
         given = ProbeJob.model_validate_json(job)
-        failure = help_with(given, meeting, rank, device=given.device)
+        failure = help_with(given, meeting, rank, device=device_of(given.device, 0))  # Of those that Ray lets it see.
         return failure.model_dump_json() if failure else None
 
 
@@ -111,6 +111,6 @@ class _RayCrew:
     def _watch(self) -> None:
         """End this process, and with it the trial, if it does not notice by itself that another worker is gone."""
         while not self._is_over.wait(1.0):
-            with contextlib.suppress(RayError):
+            with contextlib.suppress(RayError):  # Of a Ray that is being shut down, and this process with it.
                 if self.failure() is not None and not self._is_over.wait(PATIENCE_SECONDS):
                     os._exit(1)

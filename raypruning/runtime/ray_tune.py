@@ -159,12 +159,13 @@ def bundles_of(resources: Resources) -> tune.PlacementGroupFactory:
 def _room(resources: Resources) -> int:
     have = ray.cluster_resources()
     cpus, gpus = resources.cpus_per_probe, resources.gpus_per_probe
-    for name, amount in resources.custom.items():
-        if amount * resources.num_workers > have.get(name, 0.0):
+    custom = {name: amount * resources.num_workers for name, amount in resources.custom.items()}
+    for name, amount in custom.items():
+        if amount > have.get(name, 0.0):
             # Ray counts these as well, which no person would ask for.
             known = sorted(one for one in have if not one.startswith(("node:", "object_store", "memory", "bundle")))
             raise ResourceError(
-                f"no node of Ray has {amount:g} of {name} (resources.custom): it has {', '.join(known)}"
+                f"Ray has no {amount:g} of {name} for a probe (resources.custom): it has {', '.join(known)}"
             )
     if gpus > have.get("GPU", 0.0):
         raise ResourceError(
@@ -173,8 +174,8 @@ def _room(resources: Resources) -> int:
         )
     if cpus > have.get("CPU", 0.0):
         raise ResourceError(f"each probe was to have {cpus:g} CPUs, and Ray has {have.get('CPU', 0.0):g}")
-    by_cpu = int(have.get("CPU", 0.0) / cpus + 1e-9)
-    return min(by_cpu, int(have["GPU"] / gpus + 1e-9)) if gpus else by_cpu
+    asked = {"CPU": cpus, "GPU": gpus, **custom}
+    return min(int(have[name] / amount + 1e-9) for name, amount in asked.items() if amount)
 
 
 def _why_it_died(error: Exception) -> str:
@@ -283,7 +284,7 @@ class BetweenSteps(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Empty a trial, which Tune keeps for good with its job, its outcome and statistics of the latter's numbers.
 
-        The outcome was handed on, and the store has it: half of what a driver's memory grew by.
+        The outcome was handed on, and the store has it.
         """
         known = trial.run_metadata
         trial.config, trial.evaluated_params = {}, {}

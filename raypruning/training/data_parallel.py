@@ -207,7 +207,7 @@ def joined(
     store.set(f"here/{share.rank}", "")
     store.wait([f"here/{rank}" for rank in range(share.size)], MEETING_TIMEOUT)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _interface("lo" if meeting.is_local else None):
+    with _interface(_loopback() if meeting.is_local else None):
         dist.init_process_group(backend, store=store, rank=share.rank, world_size=share.size, timeout=TIMEOUT)
     try:
         yield Group(share, sync_batch_norm)
@@ -219,6 +219,11 @@ def is_of_the_connection(error: RuntimeError) -> bool:
     """Whether an error says that another worker cannot be reached: none of this one's own."""
     # Gloo has no type of its own for it, only the place in its sources.
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+
+
+def _loopback() -> str:
+    """The name of that interface: `lo`, or `lo0`."""
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
 @contextlib.contextmanager

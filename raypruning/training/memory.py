@@ -22,10 +22,12 @@ CONTEXT_BYTES = 600 << 20
 
 def keep_to_share(device: torch.device, share: float) -> None:
     """Let this process run out of memory at its share of a GPU, where it would take what its neighbours were given."""
-    if device.type != "cuda" or not 0 < share < 1:
+    if device.type != "cuda":
         return
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(max(share / 2, share - CONTEXT_BYTES / total), device)
+    context = CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
+    # The whole of it as well: an earlier probe of this process may have had less.
+    limit = max(share / 2, share - context) if share < 1 else 1.0
+    torch.cuda.set_per_process_memory_fraction(limit, device)
 
 
 def try_step(

@@ -159,9 +159,6 @@ class Decoders:
             )
         return iter(self._loader)
 
-    def __len__(self) -> int:
-        return len(self._asked)
-
     def __iter__(self) -> Iterator[_Asked]:
         """What the loader hands out: of a split's files, those of the batch."""
         for one in self._asked:

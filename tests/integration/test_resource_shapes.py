@@ -95,5 +95,7 @@ def test_a_tuner_that_has_had_enough_is_followed_by_another_one(tmp_path: Path, 
 
 def test_a_custom_resource_that_no_node_has_is_one_line(tmp_path: Path):
     wants = Resources(custom={"accelerator_type:A100": 0.001})
-    with pytest.raises(ResourceError, match=r"has 0.001 of accelerator_type:A100 \(resources.custom\): it has CPU"):
+    with pytest.raises(
+        ResourceError, match=r"no 0.001 of accelerator_type:A100 for a probe \(resources.custom\): it has CPU"
+    ):
         executor(tmp_path, wants).drive(Jobs([wants]))

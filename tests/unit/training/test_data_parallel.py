@@ -25,7 +25,7 @@ from raypruning.training.data_parallel import ALONE, LOOPBACK, Group, Meeting, S
 from raypruning.training.gradual import Growth
 from raypruning.training.images import ResidentImages
 from raypruning.training.inputs import Normalisation
-from raypruning.training.loop import ResumeState, Setting, Snapshot, train
+from raypruning.training.loop import ResumeState, Setting, train
 from raypruning.training.objective import objective_of
 from raypruning.training.streaming import StreamedImages
 
@@ -34,7 +34,7 @@ SIDE, CLASSES = 8, 4
 State = dict[str, np.ndarray]
 
 
-def arrays(num: int, *, seed: int, pixels: bool = False) -> ImageArrays:
+def arrays(num: int, *, seed: int) -> ImageArrays:
     """Noise, with a bright square whose place is the class."""
     random = np.random.default_rng(seed)
     labels_N = random.integers(0, CLASSES, num)
@@ -164,15 +164,11 @@ def _worker(pipe, meeting: Meeting, share: Share, work: Callable, given: tuple) 
         pipe.send(error)
 
 
-def _train_together(group: Group, case: Mapping, resume: ResumeState | None = None) -> tuple[State, list, list]:
+def _train_together(group: Group, case: Mapping, resume: ResumeState | None = None) -> tuple[State, list[ResumeState]]:
     """Only rank 0 knows weights and masks; what the others begin with is wrong on purpose."""
     model = network(seed=0 if group.is_first else 77)
     masks = half_masks(model) if case.get("is_masked") and group.is_first else {}
     saved: list[ResumeState] = []
-    snapshots: list[int] = []
-
-    def snapshot(one: Snapshot) -> None:
-        snapshots.append(len(one.trained.history))
 
     given = setting(case, group=group)
     if not group.is_first and case.get("grows"):
@@ -181,7 +177,7 @@ def _train_together(group: Group, case: Mapping, resume: ResumeState | None = No
         # What is given to be saved moves on with the network.
         given = setting(case, group=group, save=lambda state: saved.append(copy.deepcopy(state)), save_seconds=0.0)
     done = train(model, masks, given, resume=resume if group.is_first else None)
-    return left(model, done.history, done.masks), saved, snapshots
+    return left(model, done.history, done.masks), saved
 
 
 def assert_within_rounding(found: State, expected: State, nudged: State) -> None:
@@ -204,7 +200,7 @@ def assert_within_rounding(found: State, expected: State, nudged: State) -> None
 def test_workers_train_what_one_process_trains_within_rounding(case: dict, size: int, tmp_path: Path):
     expected = trained(case)
     nudged = trained(case, nudge=2**-23)
-    found = [state for state, *_ in of_workers(_train_together, size, tmp_path, case)]
+    found = [state for state, _ in of_workers(_train_together, size, tmp_path, case)]
     assert_within_rounding(found[0], expected, nudged)
     for other in found[1:]:
         assert all(np.array_equal(other[name], value) for name, value in found[0].items())
@@ -213,7 +209,7 @@ def test_workers_train_what_one_process_trains_within_rounding(case: dict, size:
 def test_what_two_workers_saved_three_and_one_continue(tmp_path: Path):
     case = CASES["adam, masks"]
     expected, nudged = trained(case), trained(case, nudge=2**-23)
-    (_, saved, _), _ = of_workers(_train_together, 2, tmp_path, case)
+    (_, saved), _ = of_workers(_train_together, 2, tmp_path, case)
     (tmp_path / "three").mkdir()
     assert [len(state.values["history"]) for state in saved] == [1, 2]
     three = of_workers(_train_together, 3, tmp_path / "three", case, saved[0])[0][0]
@@ -223,7 +219,7 @@ def test_what_two_workers_saved_three_and_one_continue(tmp_path: Path):
     assert_within_rounding(left(model, done.history, done.masks), expected, nudged)
 
 
-def test_batches_in_parts_have_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch):
+def test_batches_in_parts_have_the_gradient_of_the_whole():
     expected, nudged = trained({}), trained({}, nudge=2**-23)
     for images_at_once in (1, 5, 16, 100):
         assert_within_rounding(trained({"images_at_once": images_at_once}), expected, nudged)
@@ -249,14 +245,14 @@ def test_workers_hear_what_rank_0_says_and_rank_0_collects_what_they_have(tmp_pa
     assert said[1][2] == said[2][2] == []
 
 
-def _batch_norm(group: Group) -> tuple[State, State]:
+def _batch_norm(group: Group) -> State:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
     done = train(model, {}, setting({}, group=group))
-    return left(model, done.history, done.masks), {}
+    return left(model, done.history, done.masks)
 
 
 def test_running_statistics_are_those_of_rank_0_everywhere(tmp_path: Path):
-    (first, _), (second, _) = of_workers(_batch_norm, 2, tmp_path)
+    first, second = of_workers(_batch_norm, 2, tmp_path)
     assert all(np.array_equal(second[name], value) for name, value in first.items())
     assert int(first["1.num_batches_tracked"]) == 12
 
@@ -320,7 +316,7 @@ def test_what_workers_read_is_what_one_reads(kind, corruptions: tuple[str, ...])
 
 def test_precision_is_the_recipes_on_every_worker(tmp_path: Path):
     case = {"recipe": {"numerics": Numerics(precision="bfloat16")}}
-    first, second = (state for state, *_ in of_workers(_train_together, 2, tmp_path, case))
+    first, second = (state for state, _ in of_workers(_train_together, 2, tmp_path, case))
     assert all(np.array_equal(second[name], value) for name, value in first.items())
 
 
