@@ -155,15 +155,17 @@ def _delta_blocks(results: SweepResults, delta: float) -> list[str]:
     if not (methods and results.tasks):
         return []
     shown: list[Standing] = []
+    marks_weakest = False
     blocks = []
     for budget in searched_budgets(results):
         rows = standings(results, delta=delta, budget=budget)
         low = {method: marked_weakest(row.values()) for method, row in rows.items()}
         shown += [one for row in rows.values() for one in row.values()]
+        marks_weakest |= any(low.values())
         body = [[task.name, *(_potential_text(rows[m][task.name], low[m]) for m in methods)] for task in results.tasks]
         title = f"Potential within {wording.points(delta)}, after {wording.retraining(budget, results.spec.schedule)}"
         blocks += [f"## {title}", _table(["task", *methods], body)]
-    blocks += _listed([images_note(results, delta=delta), *potential_notes(shown)])
+    blocks += _listed([images_note(results, delta=delta), *potential_notes(shown, marks_weakest=marks_weakest)])
     if over := distributions.rows_of(results, delta=delta):
         body = [[name, of, *texts] for name, of, texts in over]
         blocks += [f"## {distributions.TITLE}", _table(["tasks", "", *methods], body, num_text=2)]

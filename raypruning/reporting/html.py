@@ -220,7 +220,7 @@ def _potential_table(results: SweepResults, delta: float) -> Table:
             )
             for task in results.tasks
         ],
-        notes=[line for line in (images_note(results, delta=delta), *potential_notes(shown, weakest_mark="")) if line],
+        notes=[line for line in (images_note(results, delta=delta), *potential_notes(shown)) if line],
     )
 
 
@@ -329,7 +329,7 @@ def _compared_section(sweeps: Sequence[SweepResults], colours: Mapping[str, str]
         cells = [potential_cell(one, weakest=None, top=top) if one else Cell("–") for one in row.standings]
         body.append(Row(f"{row.method} on {row.task}", [*cells, Cell(row.change)] if len(sweeps) == 2 else cells))
     heads += [Head("change", scope="in points")] if len(sweeps) == 2 else []
-    table = Table(heads, body, potential_notes(shown, weakest_mark=""))
+    table = Table(heads, body, potential_notes(shown))
     return ComparedSection(wording.points(delta), table, _figures(comparison_panels(list(colours), rows)))
 
 

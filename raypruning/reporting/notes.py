@@ -45,12 +45,12 @@ def images_note(results: SweepResults, *, delta: float) -> str:
     return f"{wording.points(delta)} = {'; '.join(amounts)}." if amounts else ""
 
 
-def potential_notes(shown: Iterable[Standing], *, weakest_mark: str = WEAKEST_MARK) -> list[str]:
-    """What the marks in a table of potentials mean: only those that appear in it; none for an empty `weakest_mark`."""
+def potential_notes(shown: Iterable[Standing], *, marks_weakest: bool = False) -> list[str]:
+    """What the marks in a table of potentials mean: only those that appear in it."""
     cells = list(shown)
     notes = []
-    if weakest_mark and len({one.task for one in cells}) > 1 and any(one.ratio is not None for one in cells):
-        notes.append(f"{weakest_mark} weakest task of the method.")
+    if marks_weakest:
+        notes.append(f"{WEAKEST_MARK} weakest task of the method.")
     confidences = sorted({one.confidence for one in cells if one.spread and one.confidence is not None})
     if confidences:
         named = wording.listing([f"{100 * confidence:g} %" for confidence in confidences])

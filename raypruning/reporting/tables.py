@@ -126,10 +126,10 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
     """
     rows = standings(results, delta=delta)
     shown = [one for row in rows.values() for one in row.values()]
+    low = {method: marked_weakest(row.values()) for method, row in rows.items()}
     columns = {
-        method: [_potential_cell(one, is_weakest=one == low) for one in row.values()]
+        method: [_potential_cell(one, is_weakest=one == low[method]) for one in row.values()]
         for method, row in rows.items()
-        for low in [marked_weakest(row.values())]
     }
     title = (
         f"Potential: the most that can be removed within {wording.points(delta)}, "
@@ -138,7 +138,7 @@ def potentials_table(results: SweepResults, *, delta: float, width: int) -> Rend
     table = _fitted(title, first=[("task", [task.name for task in results.tasks])], columns=columns, width=width)
     notes = [
         images_note(results, delta=delta),
-        *potential_notes(shown),
+        *potential_notes(shown, marks_weakest=any(low.values())),
         certified_line(results, delta=delta),
         resolution_note(results, delta=delta),
     ]
@@ -304,7 +304,7 @@ def comparison_table(sweeps: Sequence[SweepResults], *, delta: float, width: int
         title, first=[("method", methods), ("task", [row.task for row in rows])], columns=columns, width=width
     )
     shown = [one for row in rows for one in row.standings if one is not None]
-    return Group(table, *(Text(line, style="dim") for line in potential_notes(shown, weakest_mark="")))
+    return Group(table, *(Text(line, style="dim") for line in potential_notes(shown)))
 
 
 def _compared_cell(one: Standing | None) -> Cell:

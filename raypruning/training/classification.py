@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raypruning.training.answers import Answers
-from raypruning.training.inputs import autocast
+from raypruning.training.inputs import at_least_float32, autocast
 from raypruning.training.objective import Inputs
 
 ALL_CLASSES = Answers()
@@ -31,7 +31,7 @@ class Classification:
     def loss(self, outputs: Tensor | tuple[Tensor, ...], truth: Tensor, *, label_smoothing: float) -> Tensor:
         """See Objective."""
         assert isinstance(outputs, Tensor)
-        return nn.functional.cross_entropy(outputs.float(), truth, label_smoothing=label_smoothing)
+        return nn.functional.cross_entropy(at_least_float32(outputs), truth, label_smoothing=label_smoothing)
 
     def num_terms(self, truth: Tensor) -> Tensor:
         """See Objective: images."""

@@ -110,6 +110,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def at_least_float32(outputs: Tensor) -> Tensor:
+    """Outputs to compute a loss of: float32 for bfloat16; those of a network in float64 stay as they are."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
 def batch_size_for(dataset: Dataset, device: torch.device) -> int:
     """Images at once in an evaluation: a batch that stays in a core's cache on a CPU, one that fills a GPU."""
     values = dataset.channels * dataset.image_size**2

@@ -293,7 +293,7 @@ def backward(
     parts = list(zip(pixels_BCHW.split(at_once), truth.split(at_once), strict=True))
     weights = [objective.num_terms(part) * counts for _, part in parts]
     # Of a batch that has nothing to learn from, nothing is learned.
-    whole = group.sum(sum(weights, torch.zeros((), device=setting.device))).clamp(min=1)
+    whole = group.sum(sum(weights, torch.zeros((), dtype=torch.float64, device=setting.device))).clamp(min=1)
     summand = torch.zeros((), device=setting.device)
     for index, ((pixels, part), weight) in enumerate(zip(parts, weights, strict=True)):
         is_last = index + 1 == len(parts)

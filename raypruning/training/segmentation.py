@@ -17,7 +17,7 @@ from raypruning.analysis.metrics import metric_of
 from raypruning.methods.method import UNCOUNTED
 from raypruning.models.heads import AUXILIARY_WEIGHT
 from raypruning.training.answers import Answers
-from raypruning.training.inputs import autocast
+from raypruning.training.inputs import at_least_float32, autocast
 from raypruning.training.objective import Inputs
 
 
@@ -31,7 +31,7 @@ class Segmentation:
         def of(logits_BCHW: Tensor) -> Tensor:
             # A batch without any pixel that counts teaches nothing, where torch would say 0 / 0.
             total = nn.functional.cross_entropy(
-                logits_BCHW.float(),
+                at_least_float32(logits_BCHW),
                 truth,
                 ignore_index=UNCOUNTED,
                 label_smoothing=label_smoothing,

@@ -12,10 +12,11 @@ def results() -> SweepResults:
     return sample.realistic()
 
 
-@pytest.fixture(scope="session", params=["realistic", "tiny", "empty", "nothing"])
+@pytest.fixture(scope="session", params=["realistic", "level", "tiny", "empty", "nothing"])
 def any_results(request: pytest.FixtureRequest) -> SweepResults:
     return {
         "realistic": sample.realistic,
+        "level": sample.level,
         "tiny": sample.tiny,
         "empty": sample.empty,
         "nothing": sample.nothing,

@@ -392,6 +392,18 @@ def tiny() -> SweepResults:
     )
 
 
+def level() -> SweepResults:
+    """The same potential everywhere: no task is the weakest."""
+    full = realistic()
+    same = {"ratio": 0.5, "ratio_first": 0.5, "status": "closed", "interval": None}
+    pairs: dict[tuple[str, str, int], list[Potential]] = {}
+    for one in full.potentials:
+        key = (one.curve.method, one.task, one.curve.budget)
+        pairs.setdefault(key, []).append(one.model_copy(update=same))
+    potentials = tuple(one for pair in pairs.values() for one in pair)
+    return full.model_copy(update={"potentials": potentials, "summaries": tuple(map(summary, pairs.values()))})
+
+
 def empty() -> SweepResults:
     """Every parent failed: every potential is open and nothing was measured."""
     chosen = spec(name="unlucky")

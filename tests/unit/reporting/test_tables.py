@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from raypruning.reporting.documents import to_markdown
 from raypruning.reporting.tables import ComparisonReport, TerminalReport
 
 from . import sample
@@ -36,6 +37,17 @@ def test_report_shows_status_marks_and_explains_them(results):
         "( ) where the limit lies with 90 % confidence",
     ):
         assert note in text
+
+
+def test_the_mark_of_the_weakest_task_is_explained_where_it_stands(any_results):
+    for text in (_printed(TerminalReport(any_results), width=120), to_markdown(any_results)):
+        lines = [line for line in text.splitlines() if "▾" in line]
+        explained = [line for line in lines if "▾ weakest task of the method." in line]
+        assert len(explained) == (len(lines) > len(explained))
+
+
+def test_no_task_is_the_weakest_where_all_stand_the_same():
+    assert "▾" not in _printed(TerminalReport(sample.level()), width=120)
 
 
 def test_report_names_the_budget_of_the_answer(results):
