@@ -49,7 +49,7 @@ class GalleryRequest(NamedTuple):
     """What to show, and where.
 
     Attributes:
-        chosen: without a task, the first of the sweep.
+        chosen: without a task, the first of the sweep; without a budget, the largest, of which a report speaks.
         max_pictures: those of the largest distance are shown.
         data_dir: where the dataset is looked for.
     """
@@ -80,6 +80,9 @@ def write_gallery(store: ObjectStore, request: GalleryRequest) -> WrittenGallery
     from raypruning.reporting.gallery import ranked_images, render_gallery
 
     record, results, found = _found(store, request.chosen)
+    if not request.chosen.budgets:
+        largest = max(one.budget for one in found.populations)
+        found = found._replace(populations=tuple(one for one in found.populations if one.budget == largest))
     if len(found.populations) > MAX_ROWS:
         raise SpecError(
             f"a gallery has room for {MAX_ROWS} methods, budgets and ratios, and this asks for "

@@ -12,8 +12,8 @@ from pathlib import Path
 from raypruning.app.request import SweepRequest, understand
 from raypruning.app.sweep_files import is_file
 from raypruning.errors import EXIT_OPEN, SpecError
-from raypruning.runtime.kubernetes_jobs import KubernetesJob
-from raypruning.runtime.ray_jobs import Job, RayJobs, Submitted
+from raypruning.runtime.jobs import Job, Submitted
+from raypruning.runtime.ray_jobs import RayJobs
 
 _ENDINGS = {0: "finished", 2: "ended with a mistake in its input", EXIT_OPEN: "finished with open potentials"}
 
@@ -58,7 +58,7 @@ def entrypoint_words(words: Sequence[str], *, name: str) -> list[str]:
     return ["prune-cli", "sweep", *words, *named, "--address", "auto"]
 
 
-def job_line(job: Job | KubernetesJob) -> str:
+def job_line(job: Job) -> str:
     """How a job stands, in a line."""
     if job.is_alive:
         return f"{job.id}: {job.state.lower()}"

@@ -113,7 +113,9 @@ def gallery(
     html: Annotated[Path, typer.Option(help="File to write: one page that needs nothing else.")],
     task: OneTask = None,
     method: Methods = None,
-    budget: Budgets = None,
+    budget: Annotated[
+        list[int] | None, typer.Option("--budget", help="Retraining epochs. Repeatable. \\[default: the largest]")
+    ] = None,
     ratio: Ratios = None,
     ties: Ties = "undecided",
     max_pictures: Annotated[

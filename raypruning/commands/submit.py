@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raypruning.commands.options import errors_in_one_line
 from raypruning.commands.sweep import request_of, sweep
 from raypruning.errors import SpecError
+
+if TYPE_CHECKING:
+    from raypruning.runtime.jobs import Jobs, Submitted
+    from raypruning.runtime.rayjob import Manifest
 
 JobsAddress = Annotated[
     str | None,
@@ -99,8 +103,8 @@ def cancel(
             typer.echo(job_line(job))
 
 
-def jobs_at(address: str | None, *, kubernetes: bool, namespace: str | None) -> Any:
-    """The jobs of a Ray cluster or of a namespace: RayJobs or KubernetesJobs, whose methods are the same.
+def jobs_at(address: str | None, *, kubernetes: bool, namespace: str | None) -> Jobs[Any]:
+    """The jobs of a Ray cluster, or of a namespace on Kubernetes.
 
     Raises: SpecError: it must be one of the two.
     """
@@ -126,7 +130,7 @@ def _check_place(address: str | None, *, kubernetes: bool, **of_kubernetes: str 
         raise SpecError("where? --address http://head:8265 for a Ray cluster, or --kubernetes")
 
 
-def _submit_rayjob(rayjob: dict[str, Any], *, dry_run: bool) -> None:
+def _submit_rayjob(rayjob: Manifest, *, dry_run: bool) -> None:
     from raypruning.app.submit_kubernetes import check_images
     from raypruning.runtime.kubernetes_jobs import NAMESPACE, KubernetesJobs
     from raypruning.runtime.rayjob import as_yaml
@@ -140,7 +144,7 @@ def _submit_rayjob(rayjob: dict[str, Any], *, dry_run: bool) -> None:
     _say(submitted, where="--kubernetes" + (f" --namespace {namespace}" if namespace != NAMESPACE else ""))
 
 
-def _say(submitted: Any, *, where: str) -> None:
+def _say(submitted: Submitted, *, where: str) -> None:
     """What became of a submission, and what to type next."""
     from raypruning.app.submit import job_line
 

@@ -27,7 +27,8 @@ def stored_result(
     result = store.training(probe.id)
     if result is None:
         return None
-    if result.training == probe.training:  # As good as always: then one record of it is enough for thousands of probes.
+    if result.training == probe.training:
+        # One record of it in place of two: a driver keeps thousands of results.
         result = result.model_copy(update={"training": probe.training})
     evaluations = {task.name: store.evaluation(probe.id, task.fingerprint) for task in tasks}
     found = {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}

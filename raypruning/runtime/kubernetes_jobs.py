@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import urlencode
 
 from raypruning.errors import ResourceError, SpecError
+from raypruning.runtime.jobs import Submitted
 from raypruning.runtime.rayjob import ROLE, SWEEP, Manifest, check_label, job_name
 
 NAMESPACE = "raypruning"  # of k8s/base
@@ -54,13 +55,6 @@ class KubernetesJob(NamedTuple):
     def is_alive(self) -> bool:
         """Whether it waits or runs."""
         return self.state not in (*ENDED, DELETING)
-
-
-class Submitted(NamedTuple):
-    """A sweep's job, and whether it was begun just now rather than found at work."""
-
-    job: KubernetesJob
-    is_new: bool
 
 
 class _Pod(NamedTuple):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from raypruning.errors import ResourceError, SpecError
+from raypruning.runtime.jobs import Submitted
 from raypruning.runtime.ray_token import HOW_TO_GIVE, MODE, token_source
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ POLL_SECONDS = 2.0
 ALIVE = ("PENDING", "RUNNING")
 
 
-class Job(NamedTuple):
+class RayClusterJob(NamedTuple):
     """A job as the cluster knows it.
 
     Attributes:
@@ -49,13 +50,6 @@ class Job(NamedTuple):
     def is_alive(self) -> bool:
         """Whether it waits or runs."""
         return self.state in ALIVE
-
-
-class Submitted(NamedTuple):
-    """A sweep's job, and whether it was begun just now rather than found at work."""
-
-    job: Job
-    is_new: bool
 
 
 class RayJobs:
@@ -105,23 +99,23 @@ class RayJobs:
                 raise self._refusal(error) from error
             return Submitted(self._job(job_id), is_new=True)
 
-    def of(self, sweep: str) -> list[Job]:
+    def of(self, sweep: str) -> list[RayClusterJob]:
         """The jobs of a sweep, the latest first."""
         return _of(sweep, self._all())
 
-    def latest(self, sweep: str) -> Job:
+    def latest(self, sweep: str) -> RayClusterJob:
         """The last job of a sweep. Raises SpecError if there is none."""
         known = self.of(sweep)
         if not known:
             raise SpecError(f"no job of the sweep {sweep} was submitted to {self.address}")
         return known[0]
 
-    def logs(self, job: Job) -> str:
+    def logs(self, job: RayClusterJob) -> str:
         """All that a job has printed."""
         with self._in_one_line():
             return str(self._client.get_job_logs(job.id))
 
-    def follow(self, job: Job, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    def follow(self, job: RayClusterJob, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
         """What a job prints, until it ends."""
         shown = 0
         while True:
@@ -134,16 +128,16 @@ class RayJobs:
                 return
             sleep(POLL_SECONDS)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: RayClusterJob) -> None:
         """Ask a job to stop, as a signal would: what is finished is kept."""
         with self._in_one_line():
             self._client.stop_job(job.id)
 
-    def _all(self) -> list[Job]:
+    def _all(self) -> list[RayClusterJob]:
         with self._in_one_line():
             return [_job_of(details) for details in self._client.list_jobs()]
 
-    def _job(self, job_id: str) -> Job:
+    def _job(self, job_id: str) -> RayClusterJob:
         with self._in_one_line():
             return _job_of(self._client.get_job_info(job_id))
 
@@ -185,12 +179,12 @@ def _connect(address: str) -> JobSubmissionClient:
         raise ResourceError(f"{address} is no Ray cluster: {' '.join(str(error).split())[:300]}") from error
 
 
-def _job_of(details: object) -> Job:
+def _job_of(details: object) -> RayClusterJob:
     found: dict[str, object] = dict(details)  # type: ignore[call-overload]
     metadata = found["metadata"] or {}
     assert isinstance(metadata, dict)
     code = found["driver_exit_code"]
-    return Job(
+    return RayClusterJob(
         id=str(found["submission_id"]),
         sweep=str(metadata.get(SWEEP, "")),
         state=str(getattr(found["status"], "value", found["status"])),
@@ -200,7 +194,7 @@ def _job_of(details: object) -> Job:
     )
 
 
-def _of(sweep: str, jobs: Iterable[Job]) -> list[Job]:
+def _of(sweep: str, jobs: Iterable[RayClusterJob]) -> list[RayClusterJob]:
     """The jobs of a sweep, the latest first."""
     own = [job for job in jobs if job.sweep == sweep]
     return sorted(own, key=lambda job: _number(job.id, sweep), reverse=True)

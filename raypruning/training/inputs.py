@@ -17,7 +17,7 @@ from raypruning.tasks.task import TaskDefinition
 from raypruning.training.batches import Images, classes_of_masks, masks_of_classes
 from raypruning.training.data_parallel import WHOLE, Share
 
-# Normalised images, and what is true of them: see `images.Batch`.
+# Normalised images, and what is true of them: see `batches.Batch`.
 Input = tuple[Tensor, Tensor]
 
 

@@ -361,6 +361,19 @@ def test_subset_of_images_that_no_picture_can_hold_is_refused_and_leaves_nothing
     assert list(tmp_path.iterdir()) == []
 
 
+def test_gallery_is_of_the_largest_budget_unless_others_are_named(prune_cli: Callable, tmp_path: Path):
+    def forgets(curve: Curve, ratio: float, task: str) -> Arrays:
+        return predict(curve, 0.9, task)
+
+    ratios = (0.5, 0.6, 0.7, 0.8, 0.9)
+    store_sweep(tmp_path, forgets, ratios=ratios, num_images=NUM, seeds=SEEDS, budgets=(1, 2))
+    words = ("pie", "gallery", NAME, "--storage", tmp_path, "--html", tmp_path / "page.html")
+    of_both = prune_cli(*words, "--budget", 1, "--budget", 2)
+    assert of_both.code == 2 and "has room for 8 methods, budgets and ratios, and this asks for 10" in of_both.err
+    # Its images are of another machine: that is found out after what there is room for.
+    assert "on this machine has the fingerprint" in prune_cli(*words).err
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `make browser` installs it on Debian")
 @pytest.mark.parametrize("width", [1280, 390])

@@ -89,7 +89,11 @@ def test_a_tuner_that_has_had_enough_is_followed_by_another_one(tmp_path: Path, 
     jobs = Jobs([LARGE] * 7)
     one = executor(tmp_path, LARGE)
     one.trainable = Says
+    tuners = []
+    make = one._tuner
+    monkeypatch.setattr(one, "_tuner", lambda *given, **how: tuners.append(make(*given, **how)) or tuners[-1])
     one.drive(jobs)
+    assert len(tuners) == 3
     assert len(jobs.done) == 7 and all(outcome.failure is None for _, outcome in jobs.done)
 
 

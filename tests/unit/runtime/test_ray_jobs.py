@@ -81,7 +81,7 @@ def test_head_that_fails_is_told_of_in_one_line(
     head = SimpleNamespace(list_jobs=list, get_job_info=fail, get_job_logs=fail, stop_job=fail, submit_job=fail)
     setattr(head, call, fail)
     jobs = jobs_of(head, monkeypatch)
-    job = ray_jobs.Job("night-1", "night", "RUNNING", "", "", None)
+    job = ray_jobs.RayClusterJob("night-1", "night", "RUNNING", "", "", None)
     do = {
         "list_jobs": lambda: jobs.of("night"),
         "get_job_info": lambda: next(jobs.follow(job)),
